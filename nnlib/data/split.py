@@ -45,7 +45,7 @@ class Split:
         """The rows of a slice, an index array or a boolean mask, with the same classes and source."""
         if not isinstance(rows, (slice, np.ndarray, list)):
             got = type(rows).__name__
-            raise TypeError(f"Split: expected a slice or an index array, got {got}; one row is split[i:i + 1]")
+            raise TypeError(f"Split: expected a slice or index array, got {got}; one row is split[i:i + 1]")
         return replace(self, inputs=self.inputs[rows], labels=self.labels[rows])
 
     @cached_property
@@ -95,7 +95,7 @@ def _check_inputs(inputs: np.ndarray) -> None:
         finite = np.isfinite(inputs).reshape(len(inputs), -1).all(axis=1)
         if not finite.all():
             row = int(np.argmin(finite))
-            raise ValueError(f"Split: inputs must be finite, row {row} holds NaN or infinity; remove or fill it")
+            raise ValueError(f"Split: inputs must be finite, row {row} holds NaN or infinity; mend or drop it")
 
 
 def _check_labels(labels: np.ndarray, count: int, classes: tuple[Any, ...]) -> None:

@@ -1,0 +1,92 @@
+"""Learning rates (or momenta) as functions of time.
+
+A schedule is called with the moment in epochs (a fraction inside an epoch) and the number of epochs in all, so it
+means the same whatever the batch size. Each is a frozen dataclass: it compares, prints and goes into a record.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+Schedule = Callable[[float, int], float]
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same value throughout."""
+
+    value: float
+
+    def __call__(self, epoch: float, epochs: int) -> float:
+        return self.value
+
+
+@dataclass(frozen=True)
+class Step:
+    """``value`` multiplied by ``factor`` after every ``every`` epochs."""
+
+    value: float
+    factor: float = 0.1
+    every: float = 10
+
+    def __call__(self, epoch: float, epochs: int) -> float:
+        return self.value * self.factor ** (epoch // self.every)
+
+
+@dataclass(frozen=True)
+class Exponential:
+    """``value`` multiplied by ``factor`` for each epoch, continuously."""
+
+    value: float
+    factor: float = 0.95
+
+    def __call__(self, epoch: float, epochs: int) -> float:
+        return self.value * self.factor**epoch
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """Half a cosine from ``value`` to ``final`` over the whole training. Source: Loshchilov and Hutter 2017, eq. 5."""
+
+    value: float
+    final: float = 0.0
+
+    def __call__(self, epoch: float, epochs: int) -> float:
+        return _half_cosine(self.value, self.final, epoch / epochs)
+
+
+@dataclass(frozen=True)
+class OneCycle:
+    """Half a cosine from ``start`` to ``peak`` in the first ``rise`` of the training, another down to ``final``.
+
+    For the rate ``peak`` is the highest value; for the momentum, which runs against it, the lowest. Source: Smith 2018,
+    section 5.
+    """
+
+    start: float
+    peak: float
+    final: float
+    rise: float = 0.3
+
+    def __call__(self, epoch: float, epochs: int) -> float:
+        progress = epoch / epochs
+        if progress < self.rise:
+            return _half_cosine(self.start, self.peak, progress / self.rise)
+        return _half_cosine(self.peak, self.final, (progress - self.rise) / (1 - self.rise))
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """``schedule``, approached linearly from ``start`` times its value over the first ``warm`` epochs."""
+
+    schedule: "Constant | Step | Exponential | Cosine | OneCycle"
+    warm: float = 1.0
+    start: float = 0.0
+
+    def __call__(self, epoch: float, epochs: int) -> float:
+        share = min(1.0, epoch / self.warm) if self.warm else 1.0
+        return self.schedule(epoch, epochs) * (self.start + (1 - self.start) * share)
+
+
+def _half_cosine(start: float, end: float, progress: float) -> float:
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
