@@ -11,8 +11,8 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import time
+import uuid
 import zlib
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
@@ -51,6 +51,9 @@ class Layout:
     @property
     def key(self) -> str:
         return f"{self.dataset}-{self.name}"
+
+    def missing(self) -> list[str]:
+        return [name for name in self.files if not (self.root / name).is_file()]
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,9 @@ def load(layout: Layout, split: str) -> tuple[np.ndarray, np.ndarray, bool]:
     Raises ValueError for a defect in the source, FileNotFoundError for a split that it does not hold, OSError if the
     cache cannot be written.
     """
+    if missing := layout.missing():
+        raise FileNotFoundError(f"{layout.root.absolute() / layout.where} is incomplete: {', '.join(missing)} missing; "
+                                "put a fresh copy in place")
     known = known_checksums(layout)
     sums = checksums(layout, known)
     name = folder_name(layout, sums)
@@ -166,7 +172,8 @@ def _store(layout: Layout, sums: dict[str, Checksum], arrays: Arrays) -> Path:
     for home in homes(layout.root):
         try:
             home.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(prefix=f"{layout.key}.partial-", dir=home))
+            temporary = home / f"{layout.key}.partial-{uuid.uuid4().hex}"
+            temporary.mkdir()
         except OSError as error:  # a read-only root: the next folder
             errors.append(f"{home}: {error.strerror}")
             continue
@@ -207,13 +214,12 @@ def _move_in(temporary: Path, folder: Path) -> Path:
 
 def _write_manifest(home: Path, layout: Layout, sums: dict[str, Checksum]) -> None:
     """Replace the manifest, whole or not at all."""
-    handle, temporary = tempfile.mkstemp(prefix=f"{layout.key}.partial-", dir=home)
+    temporary = home / f"{layout.key}.partial-{uuid.uuid4().hex}"
     try:
-        with os.fdopen(handle, "w") as stream:
-            json.dump({name: astuple(one) for name, one in sums.items()}, stream)
-        Path(temporary).replace(home / f"{layout.key}.json")
+        temporary.write_text(json.dumps({name: astuple(one) for name, one in sums.items()}))
+        temporary.replace(home / f"{layout.key}.json")
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def _sweep(home: Path, layout: Layout, keep: Path) -> None:

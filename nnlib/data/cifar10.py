@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import os
-import pickle
-import pickletools
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from .cache import Arrays, Fault, Layout, load
+from .pickled import PickledArray, unpickle
 from .root import data_root
 from .split import Split
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 BATCHES = {"train": tuple(f"data_batch_{number}" for number in range(1, 6)), "test": ("test_batch",)}
+ALL_BATCHES = BATCHES["train"] + BATCHES["test"]
 PIXELS = 3 * 32 * 32
 COUNTS = {"train": 50_000, "test": 10_000}
 OFFICIAL = frozenset({
@@ -58,38 +57,41 @@ def load_cifar10(split: str = "train", *, root: str | os.PathLike[str] | None = 
 def layouts(root: Path) -> list[Layout]:
     """The layouts of CIFAR-10 under the root, the preferred one first."""
     found = []
-    for name, folder, suffix in (("python", "cifar-10-batches-py", ""), ("binary", "cifar-10-batches-bin", ".bin")):
+    for name, suffix, folder, archive in (
+        ("python", "", "cifar-10-batches-py", "cifar-10-python.tar.gz"),
+        ("binary", ".bin", "cifar-10-batches-bin", "cifar-10-binary.tar.gz"),
+    ):
         if (root / folder).is_dir():
-            files = tuple(f"{folder}/{batch}{suffix}" for batches in BATCHES.values() for batch in batches)
-            decode = partial(_decode, partial(_from_folder, root / folder, suffix), _DECODERS[suffix])
+            files = tuple(f"{folder}/{batch}{suffix}" for batch in ALL_BATCHES)
+            decode = partial(_decode, root / folder, suffix)
             found.append(Layout("cifar10", name, root, folder, files, decode, OFFICIAL))
-    for name, file, suffix in (("python", "cifar-10-python.tar.gz", ""), ("binary", "cifar-10-binary.tar.gz", ".bin")):
-        if (root / file).is_file():
-            decode = partial(_decode, partial(_from_archive, root / file, suffix), _DECODERS[suffix])
-            found.append(Layout("cifar10", f"{name}_archive", root, file, (file,), decode, OFFICIAL))
-    return found
+        if (root / archive).is_file():
+            decode = partial(_decode, root / archive, suffix)
+            found.append(Layout("cifar10", f"{name}_archive", root, archive, (archive,), decode, OFFICIAL))
+    return sorted(found, key=lambda layout: layout.name.endswith("_archive"))
 
 
-def _decode(batches: Callable[[Fault], Iterator[tuple[str, bytes]]], decode: Callable[[bytes], Batch],
-            fault: Fault) -> Arrays:
-    """Decode every batch that `batches` reads; a batch that is missing or broken is a fault."""
+def _decode(source: Path, suffix: str, fault: Fault) -> Arrays:
+    """Decode every batch of a folder or an archive; a batch that is missing or broken is a fault."""
+    read = _from_archive if source.is_file() else _from_folder
     decoded: dict[str, Batch] = {}
-    for name, raw in batches(fault):
+    for name, raw in read(source, suffix, fault):
         try:
-            decoded[name] = decode(raw)
+            decoded[name] = _binary_batch(raw) if suffix else _python_batch(raw)
         except ValueError as error:
-            fault(ValueError(f"{name}: {error}; replace it with a fresh copy"))
+            fault(ValueError(f"{source / name}{suffix}: {error}; replace it with a fresh copy"))
     arrays = {}
     for split, names in BATCHES.items():
         parts = [decoded[name] for name in names if name in decoded]
         if parts:
-            arrays[split] = (np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts]))
+            images, labels = zip(*parts, strict=True)
+            arrays[split] = (np.concatenate(images), np.concatenate(labels))
     return arrays
 
 
 def _from_folder(folder: Path, suffix: str, fault: Fault) -> Iterator[tuple[str, bytes]]:
     """(batch, contents) of the files in a folder."""
-    for batch in (batch for batches in BATCHES.values() for batch in batches):
+    for batch in ALL_BATCHES:
         try:
             yield batch, (folder / f"{batch}{suffix}").read_bytes()
         except OSError as error:
@@ -98,7 +100,7 @@ def _from_folder(folder: Path, suffix: str, fault: Fault) -> Iterator[tuple[str,
 
 def _from_archive(archive: Path, suffix: str, fault: Fault) -> Iterator[tuple[str, bytes]]:
     """(batch, contents) of the members of a .tar.gz, streamed; nothing is unpacked to disk."""
-    missing = [f"{batch}{suffix}" for batches in BATCHES.values() for batch in batches]
+    missing = [f"{batch}{suffix}" for batch in ALL_BATCHES]
     try:
         with tarfile.open(archive, "r|gz") as tar:
             for member in tar:
@@ -126,14 +128,14 @@ def _binary_batch(raw: bytes) -> Batch:
 
 def _python_batch(raw: bytes) -> Batch:
     """The Python layout: a pickled dictionary with `data` (uint8, N x 3072) and `labels` (a list of N)."""
-    batch = _unpickle(raw)
+    batch = unpickle(raw)
     if not isinstance(batch, dict):
         raise ValueError(f"expected a pickled dictionary, got {type(batch).__name__}")
     batch = {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in batch.items()}
     pixels, labels = batch.get("data"), batch.get("labels")
-    if not isinstance(pixels, _Array) or not isinstance(labels, list):
+    if not isinstance(pixels, PickledArray) or not isinstance(labels, list):
         raise ValueError("expected an array `data` and a list `labels`")
-    data = pixels.to_numpy()
+    data = pixels.pixels
     if data.ndim != 2 or data.shape[1] != PIXELS:
         raise ValueError(f"expected data of shape (N, {PIXELS}), got {data.shape}")
     if not all(type(label) is int for label in labels):
@@ -151,6 +153,3 @@ def _checked(pixels: np.ndarray, labels: np.ndarray) -> Batch:
         raise ValueError(f"image {row} has label {labels[row]}, expected 0..{len(CLASSES) - 1}")
     images = pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     return np.ascontiguousarray(images), labels.astype(np.int64)
-
-
-_DECODERS: dict[str, Callable[[bytes], Batch]] = {"": _python_batch, ".bin": _binary_batch}

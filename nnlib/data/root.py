@@ -12,7 +12,7 @@ EXPECTED = (
 
 
 def checkout_root() -> Path | None:
-    """The project's checkout: the nearest folder, from the working directory upwards, with pyproject.toml and nnlib/."""
+    """The project's checkout: the nearest folder with pyproject.toml and nnlib/, from the working directory up."""
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / "pyproject.toml").is_file() and (folder / "nnlib").is_dir():
