@@ -14,7 +14,7 @@ import shutil
 import time
 import uuid
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
@@ -46,6 +46,7 @@ class Layout:
     where: str  # the file or folder, relative to the root
     files: tuple[str, ...]  # every file that is read, relative to the root
     decode: Callable[[Fault], Arrays]
+    expected: Mapping[str, int]  # images by split in the whole set
     official: frozenset[str] = frozenset()  # MD5 sums of the official release's files
 
     @property
@@ -128,7 +129,7 @@ def load(layout: Layout, split: str) -> tuple[np.ndarray, np.ndarray, bool]:
     name = folder_name(layout, sums)
     folder = next((home / name for home in homes(layout.root) if intact(home / name, split)), None)
     if folder is None:
-        folder = _store(layout, sums, layout.decode(stop_at))
+        folder = store(layout, sums, layout.decode(stop_at))
     elif sums != known:
         with contextlib.suppress(OSError):  # a read-only folder: the checksums are computed again next time
             _write_manifest(folder.parent, layout, sums)
@@ -166,7 +167,7 @@ def _crc(path: Path) -> int:
     return value
 
 
-def _store(layout: Layout, sums: dict[str, Checksum], arrays: Arrays) -> Path:
+def store(layout: Layout, sums: dict[str, Checksum], arrays: Arrays) -> Path:
     """Write the arrays into the first cache folder that takes them, and the manifest beside them."""
     errors = []
     for home in homes(layout.root):

@@ -64,10 +64,10 @@ def layouts(root: Path) -> list[Layout]:
         if (root / folder).is_dir():
             files = tuple(f"{folder}/{batch}{suffix}" for batch in ALL_BATCHES)
             decode = partial(_decode, root / folder, suffix)
-            found.append(Layout("cifar10", name, root, folder, files, decode, OFFICIAL))
+            found.append(Layout("cifar10", name, root, folder, files, decode, COUNTS, OFFICIAL))
         if (root / archive).is_file():
             decode = partial(_decode, root / archive, suffix)
-            found.append(Layout("cifar10", f"{name}_archive", root, archive, (archive,), decode, OFFICIAL))
+            found.append(Layout("cifar10", f"{name}_archive", root, archive, (archive,), decode, COUNTS, OFFICIAL))
     return sorted(found, key=lambda layout: layout.name.endswith("_archive"))
 
 
