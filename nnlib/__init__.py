@@ -8,11 +8,7 @@ from nnlib.stopping import EarlyStopping
 
 __version__ = "0.1.0"
 
-# Raised by a change that moves results in the last bit: records of another numerics version are trained anew.
-NUMERICS = 1
-
 __all__ = [
-    "NUMERICS",
     "SGD",
     "EarlyStopping",
     "Network",

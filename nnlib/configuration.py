@@ -5,7 +5,7 @@ from typing import Any
 
 
 def as_config(value: Any) -> Any:
-    """Return a value made of dicts, lists, strings, numbers and None; a dataclass becomes {"kind": its name, fields...}.
+    """Return dicts, lists, strings, numbers and None for a value; a dataclass becomes {"kind": its name, fields...}.
 
     Raises TypeError for anything else: what a run depends on is a frozen dataclass, a number, a string or a sequence.
     """

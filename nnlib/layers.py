@@ -57,7 +57,7 @@ class Layer:
         """Yield ``(name, layer, output)`` of each innermost layer in test mode; the last output is y."""
         yield name, self, self.infer(x)
 
-    def operations(self, y: Array) -> int:  # noqa: ARG002 (most layers do no products)
+    def operations(self, y: Array) -> int:
         """Return the multiply-adds that the output y, of shape (1, ...), took."""
         return 0
 

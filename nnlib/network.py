@@ -131,7 +131,7 @@ class Pass(NamedTuple):
 class Network:
     """A stack of layers on inputs of one shape that ends in logits.
 
-    All parameters lie in one flat vector; ``parameters`` are its named views. To change a parameter write into its view.
+    All parameters lie in one flat vector; ``parameters`` are its named views. To change one, write into its view.
     """
 
     def __init__(self, layers: Sequential, input_shape: tuple[int, ...]) -> None:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from nnlib.functional.checks import Array
 from nnlib.schedules import Schedule
 
+# Elements that are updated at a time: few enough that every pass over them after the first finds them in cache.
+BLOCK = 32768
+
 
 @dataclass(frozen=True)
 class SGD:
@@ -38,7 +41,9 @@ class SGD:
     ) -> None:
         """Move the parameters one step, in place; ``velocity`` holds an array for each parameter and is updated too."""
         for name, parameter in parameters.items():
-            g, v = gradients[name], velocity[name]
-            v *= momentum
-            v += g
-            parameter -= rate * (g + momentum * v if self.nesterov else v)
+            flat, slope, speed = parameter.reshape(-1), gradients[name].reshape(-1), velocity[name].reshape(-1)
+            for start in range(0, flat.size, BLOCK):
+                p, g, v = (array[start : start + BLOCK] for array in (flat, slope, speed))
+                v *= momentum
+                v += g
+                p -= rate * (g + momentum * v if self.nesterov else v)

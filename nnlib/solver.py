@@ -56,7 +56,7 @@ class Solver:
         train: Split,
         val: Split | None = None,
         *,
-        optimizer: SGD = SGD(),  # noqa: B008 (frozen)
+        optimizer: SGD = SGD(),
         schedule: float | Schedule = 0.01,
         epochs: int = 10,
         batch_size: int = 128,
@@ -173,13 +173,14 @@ class Solver:
 
     def _what_diverged(self, step: int, rate: float, gradients: dict[str, Array]) -> str:
         """Return the message for a loss that is not finite: where, and the first bad parameter."""
-        for what, arrays in (("parameter", self.network.parameters), ("gradient", gradients)):
-            for name, array in arrays.items():
-                if not np.isfinite(array).all():
-                    bad = f"the first {what} that is not finite is {name}"
-                    return f"training diverged at step {step}, rate {rate:g}: the loss is not finite, {bad}; lower the rate"
-        largest = max(self.network.parameters, key=lambda name: float(np.abs(self.network.parameters[name]).max()))
-        return f"training diverged at step {step}, rate {rate:g}: the loss is not finite, the largest parameter is {largest}; lower the rate"
+        suspects = [
+            f"the first bad parameter is {name}: its {what} is not finite"
+            for what, arrays in (("value", self.network.parameters), ("gradient", gradients))
+            for name in self.network.parameters
+            if not np.isfinite(arrays[name]).all()
+        ]
+        bad = suspects[0] if suspects else "every parameter and gradient is finite"
+        return f"training diverged at step {step}, rate {rate:g}: the loss is not finite; {bad}; lower the rate"
 
     def _finish_epoch(self) -> None:
         state, started = self._state, time.perf_counter()

@@ -25,7 +25,7 @@ def class_labels(labels: Array, samples: int, classes: int) -> None:
     if not np.issubdtype(labels.dtype, np.integer):
         raise TypeError(f"labels: expected integers, one class index a sample, got {labels.dtype}")
     same_shape("labels", labels, (samples,))
-    if samples and not (0 <= labels.min() and labels.max() < classes):
+    if samples and (labels.min() < 0 or labels.max() >= classes):
         raise ValueError(
             f"labels: expected 0 to {classes - 1} for {classes} classes, got {labels.min()} to {labels.max()}"
         )

@@ -1,0 +1,141 @@
+"""The command line: `nnlib data` and `nnlib train`."""
+
+import argparse
+import ast
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from nnlib import experiments
+from nnlib.data import sources
+
+DONE, FAILED, WRONG_USE = 0, 1, 2
+
+
+class UsageError(Exception):
+    """The command was called wrongly."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status: 0 done, 1 failed, 2 wrong use; an error is one line."""
+    options = parser().parse_args(arguments)
+    try:
+        return int(options.command(options))
+    except KeyboardInterrupt:
+        print("nnlib: interrupted; the same command continues from the checkpoint", file=sys.stderr)
+        return FAILED
+    except Exception as error:
+        if options.debug:
+            raise
+        print(f"nnlib: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+        return WRONG_USE if isinstance(error, UsageError) else FAILED
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--data", metavar="DIR", help="the data root (default: $NNLIB_DATA, else data/)")
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    top = argparse.ArgumentParser(prog="nnlib", description=__doc__)
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    sets = commands.add_parser("data", help="which sets are where, and whether they are whole")
+    actions = sets.add_subparsers(required=True, metavar="ACTION")
+    status = actions.add_parser("status", parents=[common], help="list the sets found under the data root")
+    status.set_defaults(command=data_status)
+    verify = actions.add_parser("verify", parents=[common], help="read everything, compare checksums, list defects")
+    verify.set_defaults(command=data_verify)
+    trainer = commands.add_parser("train", parents=[common], help="run one named experiment, continued if cut off")
+    trainer.add_argument("name", nargs="?", metavar="NAME")
+    trainer.add_argument("--list", action="store_true", help="name the experiments")
+    trainer.add_argument("--profile", choices=experiments.PROFILES, default="quick")
+    trainer.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a field, say epochs=3")
+    trainer.add_argument("--verify", action="store_true", help="replay the record's first steps and compare")
+    trainer.set_defaults(command=train)
+    return top
+
+
+def train(options: argparse.Namespace) -> int:
+    """Train, list or verify named experiments."""
+    if options.list:
+        for name in experiments.EXPERIMENTS:
+            print(name)
+        return DONE
+    if options.name is None:
+        raise UsageError("train: expected an experiment's name; `nnlib train --list` shows them")
+    if options.name not in experiments.EXPERIMENTS:
+        raise UsageError(f"train: no experiment {options.name!r}; `nnlib train --list` shows them")
+    if options.verify and options.set:
+        raise UsageError("train: --verify replays the record of the named experiment; it takes no --set")
+    if options.verify:
+        return verify(options)
+    changes = dict(setting(text) for text in options.set)
+    record = experiments.run(options.name, options.profile, changes=changes, root=options.data)
+    print(f"{record.name} ({record.profile}): {record.source}")
+    for key, value in record.metrics.items():
+        print(f"  {key:<24}{value:,.4f}" if isinstance(value, float) else f"  {key:<24}{value:,}")
+    print(f"  {'seconds':<24}{record.seconds:,.1f}")
+    return DONE
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Replay a record's first steps; status 1 when the losses differ by more than the machine explains."""
+    result = experiments.verify(options.name, options.profile, root=options.data)
+    wanted = "the last bit" if result.same_machine else "1e-4 (another processor or version)"
+    verdict = "equal" if result.passed else "NOT equal"
+    print(
+        f"{options.name}: {result.steps} steps replayed, losses {verdict} to {wanted}; "
+        f"largest relative difference {result.largest_difference:.1e}"
+    )
+    return DONE if result.passed else FAILED
+
+
+def setting(text: str) -> tuple[str, Any]:
+    """Return ``(field, value)`` of a KEY=VALUE. Raises UsageError for an unknown field or a value of another type."""
+    key, separator, value = text.partition("=")
+    simple = {
+        name: value
+        for name, value in vars(experiments.find("plain", "quick")).items()
+        if isinstance(value, bool | int | float | str | tuple)
+    }
+    if not separator or key not in simple:
+        raise UsageError(f"--set: expected KEY=VALUE with a key of {', '.join(simple)}; got {text!r}")
+    try:
+        parsed = ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        parsed = value
+    parsed = tuple(parsed) if isinstance(parsed, list) else parsed
+    kind = type(simple[key])
+    if kind is float and isinstance(parsed, int):
+        parsed = float(parsed)
+    if not isinstance(parsed, kind):
+        raise UsageError(f"--set: {key} is of type {kind.__name__}; got {value!r}")
+    return key, parsed
+
+
+def data_status(options: argparse.Namespace) -> int:
+    """List the sets that are there."""
+    _print_rows(sources.status(options.data))
+    return DONE
+
+
+def data_verify(options: argparse.Namespace) -> int:
+    """Read the sets that are there; status 1 when one is defective."""
+    result = sources.verify(options.data, progress=lambda where: print(f"reading {where} ...", file=sys.stderr))
+    _print_rows(result.rows)
+    for defect in result.defects:
+        print(f"nnlib: {defect}", file=sys.stderr)
+    return DONE if result.ok else FAILED
+
+
+def _print_rows(rows: Sequence[sources.Row]) -> None:
+    table = [("set", "layout", "path", "images", "state", "checksum")]
+    for row in rows:
+        images = ", ".join(f"{split} {count:,}" for split, count in row.images.items())
+        table.append((row.dataset, row.layout, row.path, images, row.state, row.checksum))
+    widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
+    for line in table:
+        print("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

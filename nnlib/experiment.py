@@ -1,0 +1,224 @@
+"""One experiment: its settings, and how it is trained, becomes a record, and is replayed from one."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from nnlib import data, initialization, metrics, models, records
+from nnlib.configuration import as_config
+from nnlib.data.augment import Augment
+from nnlib.functional.checks import Array
+from nnlib.layers import Context, Dropout, Generator, Layer, ReLU
+from nnlib.network import Network, Sequential
+from nnlib.optim import SGD
+from nnlib.records import Record
+from nnlib.schedules import Constant, Schedule
+from nnlib.solver import Callback, Solver, evaluate
+from nnlib.stopping import EarlyStopping
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A fully connected network, its data and its training: all that the result depends on."""
+
+    data: str  # cifar10, fer2013, shapes10 or faces7
+    hidden: tuple[int, ...]  # () for a linear classifier
+    epochs: int
+    schedule: Schedule = Constant(0.01)
+    train_size: int | None = None  # the first so many training images; None: all
+    val_size: int = 5000  # held out of the training images
+    dropout: float = 0.0
+    frozen_masks: bool = False  # the bug of notebook 02: the same dropout mask at every step
+    deviation: float | None = None  # of the hidden weights at the start; None: He et al. 2015
+    optimizer: SGD = SGD(0.9)
+    batch_size: int = 100
+    l2: float = 0.0
+    label_smoothing: float = 0.0
+    augment: Augment | None = None
+    stopping: EarlyStopping | None = None
+    seed: int = 0
+    keep: Literal["", "weights", "activations"] = ""  # what a figure needs beyond the history and the test results
+
+
+Splits = tuple[data.Split, data.Split, data.Split]
+
+
+def load_splits(experiment: Experiment, root: str | Path | None = None) -> Splits:
+    """Return ``(train, validation, test)``. The validation images are a stratified part of those not trained on."""
+    images = data.load(experiment.data, "train", root=root)
+    test = data.load(experiment.data, "test", root=root)
+    if experiment.train_size is None:
+        train_part, val = images.hold_out(experiment.val_size)
+    else:
+        train_part = images[: experiment.train_size]
+        _, val = images[experiment.train_size :].hold_out(experiment.val_size)
+    return train_part, val, test
+
+
+def build(experiment: Experiment, train_split: data.Split) -> Network:
+    """Return the experiment's untrained network, its normalisation fitted."""
+    rng = np.random.default_rng((experiment.seed, 1))
+    shape, classes = train_split.inputs.shape[1:], len(train_split.classes)
+    network = models.mlp(shape, experiment.hidden, classes, dropout=experiment.dropout, rng=rng)
+    network.fit_normalization(train_split.inputs)
+    if experiment.deviation is not None:
+        for name in network.weights()[:-1]:
+            weight = network.parameters[name]
+            weight[...] = initialization.normal(weight.shape, rng, experiment.deviation)
+    if experiment.frozen_masks:
+        layers = network.layers.layers
+        frozen: dict[str, Layer] = {
+            name: FrozenDropout(layer.p) if isinstance(layer, Dropout) else layer for name, layer in layers.items()
+        }
+        network = Network(Sequential(frozen), network.input_shape)
+    return network
+
+
+def make_solver(
+    experiment: Experiment,
+    network: Network,
+    splits: Splits,
+    *,
+    run_dir: Path | None = None,
+    callbacks: tuple[Callback, ...] = (),
+) -> Solver:
+    """Return the solver that trains ``network`` as the experiment says."""
+    names = ("optimizer", "schedule", "epochs", "batch_size", "l2", "label_smoothing", "augment", "stopping", "seed")
+    settings = {name: getattr(experiment, name) for name in names}
+    return Solver(network, splits[0], splits[1], run_dir=run_dir, callbacks=callbacks, **settings)
+
+
+def train(
+    name: str, profile: str, experiment: Experiment, *, run_dir: Path | None, root: str | Path | None = None
+) -> Record:
+    """Train an experiment, continuing the run in ``run_dir`` if it was cut off, and return its record."""
+    splits = load_splits(experiment, root)
+    network = build(experiment, splits[0])
+    watch = ActivationStatistics(splits[0].inputs[:500]) if experiment.keep == "activations" else None
+    # What a callback saw is not in a checkpoint, so a run that is watched starts anew; it is a short one.
+    solver = make_solver(
+        experiment, network, splits, run_dir=None if watch else run_dir, callbacks=(watch,) if watch else ()
+    )
+    history = solver.fit(resume=True)
+    train_split, val, test = splits
+    probabilities = network.predict_proba(test.inputs)
+    arrays: dict[str, Array] = {
+        "test_probabilities": probabilities.astype(np.float16),
+        "test_labels": test.labels.astype(np.uint8),
+    }
+    if watch is not None:
+        arrays["activations"] = np.array(watch.rows, dtype=np.float32)
+    if experiment.keep == "weights":
+        arrays["first_weights"] = strongest_units(network)
+    return Record(
+        name=name,
+        profile=profile,
+        numerics=records.NUMERICS,
+        config=as_config(experiment),
+        data={
+            "source": train_split.source,
+            "synthetic": train_split.synthetic,
+            "classes": list(train_split.classes),
+            "fingerprints": {"train": train_split.fingerprint, "val": val.fingerprint, "test": test.fingerprint},
+            "sizes": {"train": len(train_split), "val": len(val), "test": len(test)},
+        },
+        history=history,
+        first_losses=[step.loss.hex() for step in history.steps[: records.REPLAYED]],
+        metrics=_metrics(network, splits, probabilities),
+        seconds=sum(epoch.seconds for epoch in history.epochs),
+        versions=records.versions(),
+        machine=records.machine(),
+        arrays=arrays,
+    )
+
+
+def _metrics(network: Network, splits: Splits, probabilities: Array) -> dict[str, float]:
+    """Return what tables show of a trained network: its accuracy and loss on all the data."""
+    train_split, val, test = splits
+    result: dict[str, float] = {"parameters": network.vector.size}
+    for name, split in (("train", train_split), ("val", val), ("test", test)):
+        result[f"{name}_loss"], result[f"{name}_accuracy"] = evaluate(network, split)
+    result["test_calibration_error"] = metrics.reliability(probabilities, test.labels).error
+    return result
+
+
+class Replay(NamedTuple):
+    """A record's first steps, done again."""
+
+    steps: int
+    same_machine: bool  # same processor, BLAS and versions: the losses must then agree to the last bit
+    largest_difference: float  # relative
+    passed: bool
+
+
+TOLERANCE = 1e-4  # relative difference of losses between machines
+
+
+def replay(record: Record, experiment: Experiment, *, root: str | Path | None = None) -> Replay:
+    """Do a record's first steps again on the same data and compare the losses.
+
+    They must be equal to the last bit on the same processor and versions, to 1e-4 elsewhere. Raises ValueError when the
+    data at hand is not what the record was made from.
+    """
+    splits = load_splits(experiment, root)
+    ours, theirs = splits[0].fingerprint, record.data["fingerprints"]["train"]
+    if ours != theirs:
+        raise ValueError(f"{record.name}: its record is of data {theirs}, not of {ours} that is here; no replay")
+    stop = StopAfter(len(record.first_losses))
+    solver = make_solver(experiment, build(experiment, splits[0]), splits, callbacks=(stop,))
+    losses = [step.loss for step in solver.fit().steps]
+    stored = [float.fromhex(text) for text in record.first_losses]
+    same = record.versions == records.versions() and record.machine == records.machine()
+    difference = max(abs(a - b) / max(abs(b), 1e-12) for a, b in zip(losses, stored, strict=True))
+    return Replay(len(stored), same, difference, losses == stored if same else difference <= TOLERANCE)
+
+
+class StopAfter(Callback):
+    """Stops a run after a number of steps."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def on_step(self, solver: Solver) -> None:
+        if len(solver.history.steps) >= self.steps:
+            solver.stop()
+
+
+class ActivationStatistics(Callback):
+    """Writes down, every few steps, what comes out of each rectifier for one fixed batch of inputs.
+
+    ``rows`` holds (step, layer number, mean, standard deviation, share of zeros).
+    """
+
+    EVERY = 10
+
+    def __init__(self, inputs: Array) -> None:
+        self.inputs = inputs
+        self.rows: list[tuple[float, ...]] = []
+
+    def on_step(self, solver: Solver) -> None:
+        step = len(solver.history.steps)
+        if step % self.EVERY and step != 1:
+            return
+        outputs = [y for _, layer, y in solver.network.layers.trace(self.inputs) if isinstance(layer, ReLU)]
+        for number, y in enumerate(outputs, 1):
+            self.rows.append((step, number, float(y.mean()), float(y.std()), float((y == 0).mean())))
+
+
+class FrozenDropout(Dropout):
+    """The bug that notebook 02 shows: a seed fixed inside the layer draws the same mask at every step."""
+
+    def forward(self, x: Array, *, train: bool = False, rng: Generator | None = None) -> tuple[Array, Context]:
+        return super().forward(x, train=train, rng=np.random.default_rng(0))
+
+
+SHOWN_UNITS = 49  # of the first layer, in a figure
+
+
+def strongest_units(network: Network) -> Array:
+    """Return the first layer's weights (D, 49) of the units with the largest norm, float16."""
+    weight = network.parameters[network.weights()[0]]
+    order = np.argsort(-np.linalg.norm(weight, axis=0), kind="stable")
+    return weight[:, order[:SHOWN_UNITS]].astype(np.float16)

@@ -1,0 +1,176 @@
+"""Every named experiment of the report, in its quick and its full profile; `run` finds or makes its record.
+
+To add one: write an `Experiment` for each profile into `EXPERIMENTS`.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+from nnlib import records
+from nnlib.configuration import as_config
+from nnlib.data.augment import Augment
+from nnlib.data.root import checkout_root
+from nnlib.experiment import Experiment, Replay, replay, train
+from nnlib.optim import SGD
+from nnlib.records import Record
+from nnlib.schedules import Constant, Cosine, WarmUp
+
+Profile = Literal["quick", "full"]
+PROFILES: tuple[Profile, ...] = ("quick", "full")
+
+
+# One net on a part of the data, and what changes when one thing is changed: notebooks 02 to 04 compare these.
+_FAMILY_FULL = Experiment("cifar10", (512, 256), epochs=25, train_size=10000, schedule=Constant(0.01))
+_FAMILY_QUICK = Experiment("shapes10", (256, 128), epochs=12, train_size=5000, val_size=1500, schedule=Constant(0.02))
+_DEEP = (256, 256, 256, 256, 256)
+
+_VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "dropout": {"dropout": 0.5},
+    "dropout_frozen": {"dropout": 0.5, "frozen_masks": True},
+    "smoothing": {"label_smoothing": 0.1},
+    "l2": {"l2": 0.01},
+    "l2_strong": {"l2": 0.1},
+    "linear": {"hidden": ()},
+    "init_good": {"hidden": _DEEP, "epochs": 3, "keep": "activations"},
+    "init_bad": {"hidden": _DEEP, "epochs": 3, "keep": "activations", "deviation": 0.01},
+}
+
+_FAMILY: dict[str, dict[Profile, Experiment]] = {
+    name: {
+        "quick": dataclasses.replace(_FAMILY_QUICK, **changes),
+        "full": dataclasses.replace(_FAMILY_FULL, **changes),
+    }
+    for name, changes in _VARIANTS.items()
+}
+
+EXPERIMENTS: dict[str, dict[Profile, Experiment]] = {
+    **_FAMILY,
+    "overfit50": {
+        "quick": Experiment(
+            "shapes10", (1024, 512), epochs=10, train_size=50, val_size=1500, batch_size=10, schedule=Constant(0.02)
+        ),
+        "full": Experiment("cifar10", (1024, 512), epochs=10, train_size=50, batch_size=10, schedule=Constant(0.02)),
+    },
+    "mlp_512_256": {
+        "quick": Experiment(
+            "shapes10", (512, 256), epochs=8, val_size=1500, l2=1e-3, schedule=Cosine(0.02), keep="weights"
+        ),
+        "full": Experiment("cifar10", (512, 256), epochs=8, l2=2e-3, schedule=Cosine(0.02), keep="weights"),
+    },
+    "mlp_best": {
+        "quick": Experiment(
+            "shapes10",
+            (512, 256),
+            epochs=10,
+            val_size=1500,
+            dropout=0.1,
+            optimizer=SGD(0.9, nesterov=True),
+            schedule=WarmUp(Cosine(0.05), 1),
+            batch_size=128,
+            l2=1e-4,
+            augment=Augment(),
+        ),
+        "full": Experiment(
+            "cifar10",
+            (2048, 1024),
+            epochs=40,
+            dropout=0.1,
+            optimizer=SGD(0.9, nesterov=True),
+            schedule=WarmUp(Cosine(0.05), 1),
+            batch_size=128,
+            l2=1e-4,
+            label_smoothing=0.1,
+            augment=Augment(),
+        ),
+    },
+}
+
+
+def profile() -> Profile:
+    """Return the profile that notebooks run in: $NNLIB_PROFILE, quick by default."""
+    return checked_profile(os.environ.get("NNLIB_PROFILE", "quick"))
+
+
+def checked_profile(name: str) -> Profile:
+    """Return ``name`` if it is a profile. Raises ValueError."""
+    for known in PROFILES:
+        if name == known:
+            return known
+    raise ValueError(f"profile: expected quick or full, got {name!r}")
+
+
+def find(name: str, profile: Profile) -> Experiment:
+    """Return a named experiment. Raises ValueError that lists the names."""
+    if name not in EXPERIMENTS:
+        raise ValueError(f"experiment: expected one of {', '.join(sorted(EXPERIMENTS))}, got {name!r}")
+    return EXPERIMENTS[name][profile]
+
+
+def run(
+    name: str,
+    profile: Profile = "quick",
+    *,
+    changes: dict[str, Any] | None = None,
+    root: str | Path | None = None,
+) -> Record:
+    """Return the record of an experiment: the stored one where it matches, else by training, continued if cut off.
+
+    ``changes``: fields to replace; the record then lies with the runs, under a name of its own. ``root``: the data
+    root. With $NNLIB_RETRAIN=1 stored records are ignored. A stored record counts where its configuration and the
+    library's numerics version match. It is used whatever copy of the data it came from, which its ``source`` names,
+    and also where no data is at hand. Raises ValueError for a record changed by hand, which is left as it is.
+    """
+    experiment = dataclasses.replace(find(name, profile), **(changes or {}))
+    name = f"{name}-{digest(experiment)}" if changes else name
+    folder = runs_root() / "records" if changes else record_folder(profile)
+    record = None if os.environ.get("NNLIB_RETRAIN") == "1" else stored(name, experiment, folder)
+    if record is None:
+        run_dir = runs_root() / f"{profile}-{name}-{digest(experiment)}"
+        record = train(name, profile, experiment, run_dir=run_dir, root=root)
+        records.save(record, folder)
+        shutil.rmtree(run_dir, ignore_errors=True)
+    return record
+
+
+def verify(name: str, profile: Profile, *, root: str | Path | None = None) -> Replay:
+    """Replay the first steps of a named experiment's record. Raises FileNotFoundError where none matches."""
+    record = stored(name, find(name, profile), record_folder(profile))
+    if record is None:
+        raise FileNotFoundError(f"{name}: no {profile} record of this configuration; `nnlib train {name}` makes one")
+    return replay(record, find(name, profile), root=root)
+
+
+def stored(name: str, experiment: Experiment, folder: Path) -> Record | None:
+    """Return the record in ``folder`` if there is one of this configuration and numerics version."""
+    if not records.path_of(folder, name).exists():
+        return None
+    record = records.load(folder, name)
+    same = record.config == plain(experiment) and record.numerics == records.NUMERICS
+    return record if same else None
+
+
+def record_folder(profile: Profile) -> Path:
+    """Return where a profile's records lie: full ones with the report, quick ones under build."""
+    root = checkout_root() or Path.cwd()
+    return root / "report" / "records" if profile == "full" else root / "build" / "records"
+
+
+def runs_root() -> Path:
+    """Return where runs and checkpoints lie: $NNLIB_RUNS, else runs/ of the checkout."""
+    return Path(os.environ.get("NNLIB_RUNS") or (checkout_root() or Path.cwd()) / "runs")
+
+
+def plain(experiment: Experiment) -> dict[str, Any]:
+    """Return the experiment as JSON holds it."""
+    return json.loads(json.dumps(as_config(experiment)))
+
+
+def digest(experiment: Experiment) -> str:
+    """Return eight hexadecimal digits that stand for the configuration."""
+    return hashlib.sha256(json.dumps(plain(experiment), sort_keys=True).encode()).hexdigest()[:8]

@@ -1,0 +1,144 @@
+"""What a finished experiment leaves behind: a JSON file that is sealed, and beside it the arrays it names."""
+
+import hashlib
+import io
+import json
+import os
+import platform
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import threadpoolctl
+
+from nnlib import checkpoint, metrics
+from nnlib.functional.checks import Array
+from nnlib.history import EpochRecord, History, StepRecord
+
+# Raised by a change that moves results in the last bit: records of another numerics version are made anew.
+NUMERICS = 1
+REPLAYED = 20  # steps whose losses are stored to the last bit
+
+
+@dataclass(frozen=True)
+class Record:
+    """The result of one experiment and all that it depended on."""
+
+    name: str
+    profile: str
+    numerics: int  # the library's numerics version
+    config: dict[str, Any]  # the experiment
+    data: dict[str, Any]  # source: in words; synthetic: bool; classes; fingerprints of train, val and test
+    history: History
+    first_losses: list[str]  # of the first steps, as hexadecimal floats: exact
+    metrics: dict[str, float]
+    seconds: float  # wall time of the training, pauses apart
+    versions: dict[str, str]
+    machine: dict[str, Any]
+    arrays: dict[str, Array] = field(repr=False)  # test_probabilities float16, test_labels, and what else was kept
+
+    @property
+    def probabilities(self) -> Array:
+        """Test probabilities (N, classes), float16 as stored."""
+        return self.arrays["test_probabilities"]
+
+    @property
+    def labels(self) -> Array:
+        """Test labels (N,), int64."""
+        return self.arrays["test_labels"].astype(np.int64)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes' names in label order."""
+        return tuple(self.data["classes"])
+
+    @property
+    def source(self) -> str:
+        """Where the data comes from, for captions."""
+        return str(self.data["source"])
+
+    @property
+    def confusion(self) -> Array:
+        """Confusion matrix (C, C) of the test data."""
+        return metrics.confusion_matrix(self.labels, self.probabilities.argmax(axis=1), len(self.classes))
+
+
+def path_of(folder: Path, name: str) -> Path:
+    """Return where a record's JSON lies."""
+    return folder / f"{name}.json"
+
+
+def save(record: Record, folder: Path) -> None:
+    """Write a record, arrays first: until the JSON is replaced the old record stays whole. Raises OSError."""
+    content = _npz({**record.arrays, "steps": np.array(record.history.steps, dtype=np.float32)})
+    digest = hashlib.sha256(content).hexdigest()
+    arrays = folder / f"{record.name}-{digest[:8]}.npz"
+    body = {key: value for key, value in vars(record).items() if key not in ("arrays", "history")}
+    body["epochs"] = [list(epoch) for epoch in record.history.epochs]
+    body["arrays"] = {"file": arrays.name, "sha256": digest}
+    checkpoint.write_bytes(arrays, content)
+    text = json.dumps({**body, "seal": _seal(body)}, indent=1)
+    checkpoint.write_bytes(path_of(folder, record.name), text.encode())
+    for old in folder.glob(f"{record.name}-????????.npz"):
+        if old != arrays:
+            old.unlink()
+
+
+def load(folder: Path, name: str) -> Record:
+    """Return a stored record. Raises FileNotFoundError, and ValueError for one changed since it was written."""
+    path = path_of(folder, name)
+    try:
+        body = json.loads(path.read_text())
+        seal = body.pop("seal")
+        arrays_path, digest = folder / body["arrays"]["file"], body["arrays"]["sha256"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: expected a record, got a file that is none ({error}); {_MEND}") from error
+    if seal != _seal(body):
+        raise ValueError(f"{path}: the record was changed after it was written (its seal does not match); {_MEND}")
+    content = arrays_path.read_bytes() if arrays_path.is_file() else b""
+    if hashlib.sha256(content).hexdigest() != digest:
+        state = "was changed" if content else "is missing"
+        raise ValueError(f"{arrays_path}: the record's arrays file {state}; {_MEND}")
+    with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+        arrays = dict(stored)
+    steps = [StepRecord(int(row[0]), *row[1:].tolist()) for row in arrays.pop("steps")]
+    history = History(steps, [EpochRecord(*row) for row in body.pop("epochs")])
+    return Record(**{**body, "arrays": arrays, "history": history})
+
+
+_MEND = "restore it, or remove it to train again"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    return {"python": platform.python_version(), "numpy": np.__version__}
+
+
+def machine() -> dict[str, Any]:
+    """Return what of the machine a result's last bits depend on: the processor, the BLAS, its kernels and threads."""
+    blas = [
+        {key: pool.get(key) for key in ("internal_api", "version", "architecture", "num_threads")}
+        for pool in threadpoolctl.threadpool_info()
+        if pool["user_api"] == "blas"
+    ]
+    return {"system": platform.system(), "processor": _processor(), "cores": os.cpu_count(), "blas": blas}
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _npz(arrays: dict[str, Array]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def _seal(body: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
