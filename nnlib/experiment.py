@@ -101,6 +101,7 @@ def train(
     solver = make_solver(
         experiment, network, splits, run_dir=None if watch else run_dir, callbacks=(watch,) if watch else ()
     )
+    initial_loss, _ = evaluate(network, splits[1])
     history = solver.fit(resume=True)
     train_split, val, test = splits
     probabilities = network.predict_proba(test.inputs)
@@ -126,7 +127,7 @@ def train(
         },
         history=history,
         first_losses=[step.loss.hex() for step in history.steps[: records.REPLAYED]],
-        metrics=_metrics(network, splits, probabilities),
+        metrics={"initial_val_loss": initial_loss, **_metrics(network, splits, probabilities)},
         seconds=sum(epoch.seconds for epoch in history.epochs),
         versions=records.versions(),
         machine=records.machine(),
