@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import tarfile
 import zlib
@@ -77,7 +78,7 @@ def _decode(source: Path, suffix: str, fault: Fault) -> Arrays:
     decoded: dict[str, Batch] = {}
     for name, raw in read(source, suffix, fault):
         try:
-            decoded[name] = _binary_batch(raw) if suffix else _python_batch(raw)
+            decoded[name] = binary_batch(raw) if suffix else python_batch(raw)
         except ValueError as error:
             fault(ValueError(f"{source / name}{suffix}: {error}; replace it with a fresh copy"))
     arrays = {}
@@ -102,7 +103,7 @@ def _from_archive(archive: Path, suffix: str, fault: Fault) -> Iterator[tuple[st
     """(batch, contents) of the members of a .tar.gz, streamed; nothing is unpacked to disk."""
     missing = [f"{batch}{suffix}" for batch in ALL_BATCHES]
     try:
-        with tarfile.open(archive, "r|gz") as tar:
+        with gzip.open(archive) as unzipped, tarfile.open(fileobj=unzipped, mode="r|") as tar:
             for member in tar:
                 safe = tarfile.data_filter(member, str(archive.parent))
                 name = Path(safe.name).name
@@ -110,6 +111,8 @@ def _from_archive(archive: Path, suffix: str, fault: Fault) -> Iterator[tuple[st
                 if stream is not None:
                     missing.remove(name)
                     yield name.removesuffix(suffix), stream.read()
+            while unzipped.read(1 << 20):  # gzip compares its checksum when it comes to the end
+                pass
     except tarfile.FilterError as error:
         fault(ValueError(f"{archive} is not safe to read: {error}; download it again from its authors"))
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
@@ -118,7 +121,7 @@ def _from_archive(archive: Path, suffix: str, fault: Fault) -> Iterator[tuple[st
         fault(ValueError(f"{archive} lacks {', '.join(missing)}; download it again"))
 
 
-def _binary_batch(raw: bytes) -> Batch:
+def binary_batch(raw: bytes) -> Batch:
     """The binary layout: rows of one label byte and 3072 pixel bytes (red, green and blue planes)."""
     if not raw or len(raw) % (1 + PIXELS):
         raise ValueError(f"expected rows of {1 + PIXELS} bytes, got {len(raw)} bytes")
@@ -126,7 +129,7 @@ def _binary_batch(raw: bytes) -> Batch:
     return _checked(rows[:, 1:], rows[:, 0])
 
 
-def _python_batch(raw: bytes) -> Batch:
+def python_batch(raw: bytes) -> Batch:
     """The Python layout: a pickled dictionary with `data` (uint8, N x 3072) and `labels` (a list of N)."""
     batch = unpickle(raw)
     if not isinstance(batch, dict):
