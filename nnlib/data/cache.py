@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -143,20 +144,27 @@ def load(layout: Layout, split: str) -> tuple[np.ndarray, np.ndarray, bool]:
 
 def counts(folder: Path) -> dict[str, int]:
     """Images by split in a folder of arrays; {} if there is none or it is broken."""
-    try:
-        return {split: int(row["images"]) for split, row in json.loads((folder / "contents.json").read_text()).items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return {}
+    return {split: row["images"] for split, row in _contents(folder).items()}
 
 
 def intact(folder: Path, split: str | None = None) -> bool:
     """Whether the folder's arrays (of one split, or all) are as they were written."""
+    contents = _contents(folder)
+    wanted = [row for name, row in contents.items() if split in (None, name)]
     try:
-        contents = json.loads((folder / "contents.json").read_text())
-        wanted = [row for name, row in contents.items() if split in (None, name)]
-        return all(_crc(folder / name) == crc for row in wanted for name, crc in row["crc"].items())
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return bool(contents) and all(_crc(folder / name) == crc for row in wanted for name, crc in row["crc"].items())
+    except OSError:
         return False
+
+
+def _contents(folder: Path) -> dict[str, Any]:
+    """{split: {"images": count, "crc": {file: CRC-32}}}, or {} if there is none or it is broken."""
+    try:
+        stored = json.loads((folder / "contents.json").read_text())
+        splits: dict[str, Any] = stored["splits"]
+        return splits if stored["crc"] == zlib.crc32(json.dumps(splits).encode()) else {}
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}
 
 
 def _crc(path: Path) -> int:
@@ -194,12 +202,13 @@ def store(layout: Layout, sums: dict[str, Checksum], arrays: Arrays) -> Path:
 
 
 def _write_arrays(folder: Path, arrays: Arrays) -> None:
-    contents = {}
+    splits = {}
     for split, (images, labels) in arrays.items():
         parts = {f"{split}.images.npy": images, f"{split}.labels.npy": labels.astype(np.int64)}
         for name, array in parts.items():
             np.save(folder / name, array)
-        contents[split] = {"images": len(images), "crc": {name: _crc(folder / name) for name in parts}}
+        splits[split] = {"images": len(images), "crc": {name: _crc(folder / name) for name in parts}}
+    contents = {"splits": splits, "crc": zlib.crc32(json.dumps(splits).encode())}
     (folder / "contents.json").write_text(json.dumps(contents))
 
 

@@ -174,7 +174,7 @@ def _read_image(path: Path) -> np.ndarray:
         with Image.open(path, formats=("PNG", "JPEG")) as image:
             size = image.size
             face = np.asarray(image.convert("L")) if size == (SIDE, SIDE) else None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = "not a PNG or JPEG" if "cannot identify" in str(error) else error
         raise ValueError(f"damaged image ({reason}); replace it with a fresh copy") from error
     if face is None:

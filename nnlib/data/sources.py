@@ -89,19 +89,21 @@ def _status(layout: Layout) -> Row:
 
 
 def _verify(layout: Layout) -> tuple[Row, list[str]]:
-    faults: list[str] = [f"{layout.root / name} is missing; put a fresh copy in place" for name in layout.missing()]
-    known = known_checksums(layout)
-    if faults:
-        sums, verdict = {}, "not computed"
-    else:
-        sums = checksums(layout, {})
-        changed = [name for name, one in sums.items() if name in known and known[name].sha256 != one.sha256]
-        verdict = _verdict(changed, known, [one.official for one in sums.values()])
-        faults += [_changed(layout, name) for name in changed]
-    arrays = layout.decode(lambda fault: faults.append(str(fault)))
+    where, faults, images, verdict = layout.root / layout.where, list[str](), dict[str, int](), "not computed"
+    try:
+        known = known_checksums(layout)
+        sums = {} if layout.missing() else checksums(layout, {})  # decoding names the missing files
+        if sums:
+            changed = [name for name, one in sums.items() if name in known and known[name].sha256 != one.sha256]
+            faults += [_changed(layout, name) for name in changed]
+            verdict = _verdict(changed, known, [one.official for one in sums.values()])
+        arrays = layout.decode(lambda fault: faults.append(str(fault)))
+    except OSError as error:
+        faults.append(f"{where} cannot be read: {error}")
+        return Row(layout.dataset, layout.name, layout.where, images, "broken", verdict), faults
     images = {split: len(labels) for split, (_, labels) in arrays.items()}
-    faults += [f"{layout.root / layout.where} holds {count} {split} images, expected {layout.expected[split]}; "
-               "use a fresh copy" for split, count in images.items() if count != layout.expected[split]]
+    faults += [f"{where} holds {count} {split} images, expected {layout.expected[split]}; use a fresh copy"
+               for split, count in images.items() if count != layout.expected[split]]
     if not faults and not any(intact(home / folder_name(layout, sums)) for home in homes(layout.root)):
         store(layout, sums, arrays)
     return Row(layout.dataset, layout.name, layout.where, images, "broken" if faults else "whole", verdict), faults
