@@ -12,14 +12,12 @@ import matplotlib as mpl
 from IPython.display import display
 from matplotlib.figure import Figure
 
-# Text as outlines: the same in every viewer. A fixed salt: the same ids, so the same bytes, at every run.
-SVG_SETTINGS = {"svg.fonttype": "path", "svg.hashsalt": "nnlib"}
-
 
 def show(figure: Figure, caption: str) -> None:
     """Display a figure as SVG, with a PDF twin for those who typeset with TeX, and its caption (Markdown) below."""
     svg, pdf = io.BytesIO(), io.BytesIO()
-    with mpl.rc_context(SVG_SETTINGS):
+    # Text as outlines: the same in every viewer. A fixed salt: the same ids, so the same bytes, at every run.
+    with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "nnlib"}):
         figure.savefig(svg, format="svg", metadata={"Date": None}, dpi=150)
         figure.savefig(pdf, format="pdf", metadata={"CreationDate": None}, dpi=150)
     data = {

@@ -55,8 +55,10 @@ class Record:
 
     @property
     def source(self) -> str:
-        """Where the data comes from, for captions."""
-        return str(self.data["source"])
+        """Where the data comes from, for captions; a copy that is not the official release goes by its fingerprint."""
+        source = str(self.data["source"])
+        known = self.data["synthetic"] or source.endswith("official release") and "other than" not in source
+        return source if known else f"{source} (fingerprint {self.data['fingerprints']['train'][:8]})"
 
     @property
     def confusion(self) -> Array:

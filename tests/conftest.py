@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ["TQDM_DISABLE"] = "1"  # no progress bars between the dots
+
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:

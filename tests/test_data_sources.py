@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from data_files import cifar_rows, flip, pack, write_cifar, write_fer_csv, write_fer_folders
 
-from nnlib.data import cifar10, load_cifar10, load_fer2013
+from nnlib.data import cifar10, load, load_cifar10, load_fer2013
 from nnlib.data.cache import intact
 from nnlib.data.sources import checkout_root, data_root, status, verify
 
@@ -319,3 +319,13 @@ def test_verify_does_not_flood_the_screen(root):
     write_fer_csv(root, ["9,1,x"] * 500)
     assert len(verify(root).defects) < 30
     assert any("481 more defects" in defect for defect in verify(root).defects)
+
+
+def test_sets_are_loaded_by_name(root):
+    write_fer_csv(root)
+    assert load("cifar10", "test", root=root).fingerprint == load_cifar10("test", root=root).fingerprint
+    assert load("fer2013", "private", root=root).fingerprint == load_fer2013("private", root=root).fingerprint
+    assert load("shapes10", "test").synthetic
+    assert load("faces7", "test").synthetic
+    with pytest.raises(ValueError, match="expected cifar10, fer2013, shapes10 or faces7, got 'mnist'"):
+        load("mnist")
