@@ -27,12 +27,12 @@ def data_root(explicit: str | os.PathLike[str] | None = None) -> Path:
     Raises FileNotFoundError, saying where it looked and what belongs there, if there is no such folder.
     """
     named = os.environ.get("NNLIB_DATA")
-    checkout = checkout_root()
     if explicit is not None:
         places = [Path(explicit)]
     elif named:
         places = [Path(named)]
     else:
+        checkout = checkout_root()
         places = [Path.cwd() / "data", *([checkout / "data"] if checkout else [])]
     for place in places:
         if place.is_dir():
