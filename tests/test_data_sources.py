@@ -201,7 +201,8 @@ def unprivileged():
         os.seteuid(user)
 
 
-def test_the_cache_of_a_read_only_root_is_the_users(monkeypatch):
+def test_the_cache_of_a_read_only_root_is_the_users(root, monkeypatch):
+    load_cifar10(root=root)  # NumPy imports mmap at its first use, and nobody may not read every Python
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_cifar(folder / "data")
