@@ -1,5 +1,6 @@
 """Arrays and text in one safetensors file, written so that a crash at any moment leaves the old file or the new one."""
 
+import contextlib
 import os
 from collections.abc import Mapping
 from os import PathLike
@@ -47,7 +48,8 @@ def write_bytes(path: str | PathLike[str], content: bytes) -> None:
             os.fsync(handle.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         kept = "the previous file is kept" if path.exists() else "nothing was written"
         raise OSError(error.errno, f"could not save {path}: {error.strerror}; {kept}") from error
     folder = os.open(path.parent, os.O_RDONLY)

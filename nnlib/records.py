@@ -57,7 +57,7 @@ class Record:
     def source(self) -> str:
         """Where the data comes from, for captions; a copy that is not the official release goes by its fingerprint."""
         source = str(self.data["source"])
-        known = self.data["synthetic"] or source.endswith("official release") and "other than" not in source
+        known = self.data["synthetic"] or (source.endswith("official release") and "other than" not in source)
         return source if known else f"{source} (fingerprint {self.data['fingerprints']['train'][:8]})"
 
     @property

@@ -1,6 +1,7 @@
 """The data sets: loaders that return a Split, embedded synthetic sets, and augmentation."""
 
 import os
+from functools import lru_cache
 
 from .augment import Augment
 from .cifar10 import load_cifar10
@@ -21,8 +22,14 @@ def load(name: str, split: str = "train", *, root: str | os.PathLike[str] | None
             return load_cifar10(split, root=root)
         case "fer2013":
             return load_fer2013(split, root=root)
-        case "shapes10":
-            return shapes10(split)
-        case "faces7":
-            return faces7(split)
+        case "shapes10" | "faces7":
+            return _drawn(name, split)
     raise ValueError(f"load: expected cifar10, fer2013, shapes10 or faces7, got {name!r}")
+
+
+@lru_cache(maxsize=4)
+def _drawn(name: str, split: str) -> Split:
+    """A drawn set, which takes seconds, kept for the experiments that follow in the same process; read only."""
+    drawn = shapes10(split) if name == "shapes10" else faces7(split)
+    drawn.inputs.flags.writeable = False
+    return drawn

@@ -24,13 +24,13 @@ _EDGE = 0.08  # softness of edges in face coordinates: about a pixel
 _FEATURES = ("brow", "inner", "furrow", "eye", "slant", "wrinkle", "fold", "smile", "jaw", "wide", "teeth")
 _SPREAD = (0.025, 0.22, 0.10, 0.012, 0.02, 0.07, 0.12, 0.025, 0.012, 0.03, 0.08)
 _MOVES = (
-    (-0.10, -1.1, 1.0, 0.075, -0.03, 0.3, 0.3, -0.11, 0.03, 0.29, 0.5),
-    (-0.05, -0.4, 0.3, 0.045, 0.00, 1.0, 1.0, -0.13, 0.06, 0.27, 0.3),
-    (0.09, 0.9, 0.5, 0.150, 0.02, 0.0, 0.2, -0.07, 0.09, 0.37, 0.5),
-    (0.02, 0.0, 0.0, 0.065, 0.00, 0.1, 0.8, 0.17, 0.07, 0.42, 0.75),
-    (0.01, 1.2, 0.2, 0.060, 0.05, 0.0, 0.2, -0.15, 0.00, 0.27, 0.0),
-    (0.17, 0.1, 0.0, 0.170, 0.00, 0.0, 0.0, 0.00, 0.19, 0.22, 0.15),
-    (0.00, 0.0, 0.0, 0.095, 0.00, 0.0, 0.1, 0.00, 0.00, 0.31, 0.0),
+    (-0.11, -1.2, 1.0, 0.080, -0.03, 0.3, 0.3, -0.12, 0.04, 0.34, 0.6),
+    (-0.05, -0.5, 0.3, 0.045, 0.00, 1.1, 1.1, -0.14, 0.07, 0.30, 0.3),
+    (0.10, 1.0, 0.5, 0.155, 0.02, 0.0, 0.2, -0.07, 0.10, 0.43, 0.6),
+    (0.02, 0.0, 0.0, 0.065, 0.00, 0.1, 0.8, 0.20, 0.09, 0.50, 0.8),
+    (0.01, 1.3, 0.2, 0.060, 0.06, 0.0, 0.2, -0.18, 0.00, 0.30, 0.0),
+    (0.19, 0.1, 0.0, 0.180, 0.00, 0.0, 0.0, 0.00, 0.24, 0.25, 0.15),
+    (0.00, 0.0, 0.0, 0.095, 0.00, 0.0, 0.1, 0.00, 0.00, 0.35, 0.0),
 )
 
 
@@ -56,7 +56,9 @@ def draw(labels: Array, rng: Generator) -> Array:
     _fringe(canvas, rng, across, down, u, v, hair)
     _hand(canvas, rng, across, down, skin)
     canvas = 0.5 + uniform(rng, 0.65, 1.15, count, 1, 1) * (canvas - 0.5) + bell(rng, 0.06, count, 1, 1)
-    canvas += bell(rng, 0.035, count, SIDE, SIDE)
+    negative = chosen(rng, 0.25, count)
+    canvas[negative] = 1 - canvas[negative]
+    canvas += uniform(rng, -0.06, 0.06, count, SIDE, SIDE)
     return np.clip(canvas * 255 + 0.5, 0, 255).astype(np.uint8)[..., None]
 
 
@@ -66,7 +68,7 @@ def _expression(labels: Array, rng: Generator) -> dict[str, Array]:
     moves = np.array(_MOVES, dtype=np.float32)
     rest = moves[-1]
     other = np.floor(rng.random(count) * len(moves)).astype(np.int64)
-    strength, trace = uniform(rng, 0.3, 1.1, count, 1), uniform(rng, 0.0, 0.3, count, 1)
+    strength, trace = uniform(rng, 0.5, 1.2, count, 1), uniform(rng, 0.0, 0.3, count, 1)
     values = rest + strength * (moves[labels] - rest) + trace * (moves[other] - rest)
     values += bell(rng, np.array(_SPREAD, dtype=np.float32), count, len(_FEATURES))
     return {name: values[:, place].reshape(count, 1, 1) for place, name in enumerate(_FEATURES)}
@@ -75,11 +77,11 @@ def _expression(labels: Array, rng: Generator) -> dict[str, Array]:
 def _pose(rng: Generator, count: int) -> tuple[Array, Array, Array, Array]:
     """Where pixels lie on the head: across and down (N, 48, 48; the outline at length 1), depth; half-width (px)."""
     x, y = pixels(SIDE)
-    x = x - bell(rng, 0.07, count, 1, 1)
-    y = y - bell(rng, 0.07, count, 1, 1) - 0.06
-    cosine, sine = turn(bell(rng, 0.12, count, 1, 1))
-    size = uniform(rng, 0.60, 0.80, count, 1, 1)
-    tall = size * uniform(rng, 1.15, 1.35, count, 1, 1)
+    x = x - bell(rng, 0.03, count, 1, 1)
+    y = y - bell(rng, 0.03, count, 1, 1) - 0.06
+    cosine, sine = turn(bell(rng, 0.08, count, 1, 1))
+    size = uniform(rng, 0.70, 0.84, count, 1, 1)
+    tall = size * uniform(rng, 1.16, 1.28, count, 1, 1)
     across, down = (x * cosine + y * sine) / size, (y * cosine - x * sine) / tall
     across = across / (1 - uniform(rng, 0.02, 0.2, count, 1, 1) * np.clip(down, -0.5, 1))
     depth = np.sqrt(np.maximum(1 - across * across - down * down, 0))
@@ -89,8 +91,8 @@ def _pose(rng: Generator, count: int) -> tuple[Array, Array, Array, Array]:
 def _turned(rng: Generator, across: Array, down: Array, depth: Array) -> tuple[Array, Array]:
     """The face's own coordinates u, v once the head is turned sideways and nods."""
     count = len(across)
-    cosine, sine = turn(bell(rng, 0.18, count, 1, 1))
-    nod_cosine, nod_sine = turn(bell(rng, 0.09, count, 1, 1))
+    cosine, sine = turn(bell(rng, 0.08, count, 1, 1))
+    nod_cosine, nod_sine = turn(bell(rng, 0.05, count, 1, 1))
     return across * cosine - depth * sine, down * nod_cosine - depth * nod_sine
 
 
@@ -112,8 +114,8 @@ def _behind(rng: Generator, across: Array, down: Array, skin: Array, hair: Array
     reach = uniform(rng, 1.06, 1.22, count, 1, 1)
     long = np.where(rng.random((count, 1, 1), dtype=np.float32) < 0.35, 1.5, 0).astype(np.float32)
     ends = down - uniform(rng, -0.3, 0.2, count, 1, 1) - long
-    curls = np.minimum(down + 0.08, 0) if True else down
-    paint(canvas, hair, cover(np.maximum(length(across, curls) - reach, ends), 0.1))
+    crown = np.minimum(down + 0.08, 0)
+    paint(canvas, hair, cover(np.maximum(length(across, crown) - reach, ends), 0.1))
     return canvas
 
 
@@ -124,7 +126,7 @@ def _fringe(canvas: Array, rng: Generator, across: Array, down: Array, u: Array,
     line = line + uniform(rng, -0.1, 0.35, count, 1, 1) * u * u
     strands = 0.05 * wave(u * uniform(rng, 1.5, 4.0, count, 1, 1) + uniform(rng, 0, 1, count, 1, 1))
     amount = cover(np.maximum(v - line - strands, length(across, down) - 1.04), 0.1)
-    paint(canvas, hair * (1 + 0.5 * strands / 0.05 * 0.4), amount)
+    paint(canvas, hair * (1 + 4 * strands), amount)
 
 
 def _brows(face: Array, move: dict[str, Array], u: Array, v: Array, tone: Array) -> None:

@@ -84,7 +84,7 @@ def draw(labels: Array, rng: Generator) -> Array:
     _fill(canvas, rng, distance, x, y, 0.5 + 0.18 * polarity)
     _clutter_over(canvas, rng)
     canvas *= _light(rng, count)
-    canvas += bell(rng, 0.045, *canvas.shape)
+    canvas += uniform(rng, -0.08, 0.08, *canvas.shape)
     levels = np.clip(canvas * 255 + 0.5, 0, 255).astype(np.uint8)
     return np.ascontiguousarray(levels.transpose(1, 2, 3, 0))
 

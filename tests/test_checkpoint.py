@@ -1,0 +1,41 @@
+"""Files that are replaced whole or not at all."""
+
+import errno
+import os
+
+import numpy as np
+import pytest
+
+from nnlib import checkpoint
+
+
+def test_arrays_and_text_come_back(tmp_path):
+    arrays = {"a": np.arange(6.0).reshape(2, 3), "half": np.ones(3, dtype=np.float16), "none": np.zeros((0, 2))}
+    checkpoint.write(tmp_path / "deep" / "file", {**arrays, "t": arrays["a"].T}, {"key": "wörd"})
+    found, metadata = checkpoint.read(tmp_path / "deep" / "file")
+    assert metadata == {"key": "wörd"}
+    for name, array in {**arrays, "t": arrays["a"].T}.items():
+        np.testing.assert_array_equal(found[name], array)
+        assert found[name].dtype == array.dtype
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_failure_leaves_the_old_file_and_no_temporary_one(tmp_path, monkeypatch, call):
+    path = tmp_path / "file"
+    checkpoint.write_bytes(path, b"old")
+
+    def fail(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os if call == "fsync" else checkpoint.Path, call, fail)
+    with pytest.raises(OSError, match=r"could not save .*file: Input/output error; the previous file is kept"):
+        checkpoint.write_bytes(path, b"new")
+    monkeypatch.undo()
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="could not save"):
+        checkpoint.write_bytes(tmp_path / "file" / "inside", b"x")
