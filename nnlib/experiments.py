@@ -36,7 +36,7 @@ _VARIANTS: dict[str, dict[str, Any]] = {
     "smoothing": {"label_smoothing": 0.1},
     "l2": {"l2": 0.01},
     "l2_strong": {"l2": 0.1},
-    "linear": {"hidden": ()},
+    "linear": {"hidden": (), "schedule": Constant(0.0003)},  # 3,072 inputs straight into the loss: larger rates swing
     "init_good": {"hidden": _DEEP, "epochs": 3, "keep": "activations"},
     "init_bad": {"hidden": _DEEP, "epochs": 3, "keep": "activations", "deviation": 0.01},
 }
@@ -53,9 +53,9 @@ EXPERIMENTS: dict[str, dict[Profile, Experiment]] = {
     **_FAMILY,
     "overfit50": {
         "quick": Experiment(
-            "shapes10", (1024, 512), epochs=10, train_size=50, val_size=1500, batch_size=10, schedule=Constant(0.02)
+            "shapes10", (1024, 512), epochs=10, train_size=50, val_size=1500, batch_size=10, schedule=Cosine(0.01)
         ),
-        "full": Experiment("cifar10", (1024, 512), epochs=10, train_size=50, batch_size=10, schedule=Constant(0.02)),
+        "full": Experiment("cifar10", (1024, 512), epochs=10, train_size=50, batch_size=10, schedule=Cosine(0.02)),
     },
     "mlp_512_256": {
         "quick": Experiment(
