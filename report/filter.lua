@@ -1,0 +1,169 @@
+-- Pandoc filter: what the Typst writer drops or writes in a way that Typst refuses is written here.
+-- Inlines first (formulas, references), then blocks (figures, tables, raw blocks), which contain them.
+
+local function typst(inlines)
+  return (pandoc.write(pandoc.Pandoc({ pandoc.Plain(inlines) }), "typst"):gsub("%s+$", ""))
+end
+
+local function quoted(text)
+  return '"' .. text:gsub("\\", "\\\\"):gsub('"', '\\"'):gsub("%s+", " ") .. '"'
+end
+
+local function is_label(id)
+  return id:match("^fig%-") or id:match("^tbl%-") or id:match("^eq%-") or id:match("^sec%-")
+end
+
+-- Symbols that Typst renamed, spaces of the wrong width, operators and fences that lose their limits or size.
+local function mended(math)
+  math = math:gsub("%.circle", ".o")
+  math = math:gsub("#h%(%-1em%)", "#h(-0.1667em)"):gsub("#h%(0em%)", "#h(0.2778em)")
+  -- Quoted words outside upright(...) are operators; arg max and arg min carry their subscripts underneath.
+  math = math:gsub('upright%("(.-)"%)', "upright(\1%1\1)")
+  math = math:gsub('"(arg[^"]+)"', "op(\1%1\1, limits: #true)"):gsub('"(%a[^"]*)"', "op(\1%1\1)")
+  math = math:gsub("\1", '"')
+  math = math:gsub("lr%(bar%.v%.double (.-) bar%.v%.double%)", 'class("normal", norm(%1))')
+  math = math:gsub("parallel (.-) parallel", 'class("normal", norm(%1))')
+  for _, fence in ipairs({ "\\[%[%]]", "\\?[^%[%]\\]" }) do
+    math = math:gsub("#scale%(x: (%d+)%%, y: %d+%%%)%[(" .. fence .. ")%]", function(percent, symbol)
+      return "lr(size: #" .. percent / 100 .. "em, " .. symbol .. ")"
+    end)
+  end
+  return math
+end
+
+-- A formula as Typst, with its LaTeX as alternative text; a labelled one is numbered.
+local function equation(math, label)
+  local display = math.mathtype == "DisplayMath"
+  local body = pandoc.write(pandoc.Pandoc({ pandoc.Plain({ math }) }), "typst")
+  body = mended(body:gsub("%s+$", ""))
+  local options = (display and "block: true, " or "") .. (label and 'numbering: "(1)", ' or "")
+  local text = "#math.equation(" .. options .. "alt: " .. quoted(math.text) .. ", " .. body .. ")"
+  return pandoc.RawInline("typst", text .. (label and (" <" .. label .. ">") or "") .. (display and "\n" or ""))
+end
+
+local function reference(id)
+  return pandoc.RawInline("typst", "#ref(<" .. id .. ">)")
+end
+
+local function cite(inline)
+  local result = pandoc.Inlines({})
+  for _, one in ipairs(inline.citations) do
+    if is_label(one.id) then
+      if #result > 0 then result:extend({ pandoc.Str(","), pandoc.Space() }) end
+      result:extend(one.prefix)
+      if #one.prefix > 0 then result:insert(pandoc.Space()) end
+      result:insert(reference(one.id))
+      result:extend(one.suffix)
+    else
+      local note = #one.suffix > 0 and (", supplement: [" .. typst(one.suffix):gsub("^[,%s]+", "") .. "]") or ""
+      result:insert(pandoc.RawInline("typst", "#cite(<" .. one.id .. ">" .. note .. ")"))
+    end
+  end
+  return result
+end
+
+-- \begin{align} outside dollars, as a formula; nil for other TeX.
+local function environment(text)
+  local name, body = text:match("^%s*\\begin{(%a+)%*?}(.*)\\end{%a+%*?}%s*$")
+  if not name then return nil end
+  local label = body:match("\\label{(.-)}")
+  body = body:gsub("\\label{.-}", "")
+  if name == "align" or name == "gather" then body = "\\begin{aligned}" .. body .. "\\end{aligned}" end
+  return equation(pandoc.Math("DisplayMath", body), label)
+end
+
+-- \ref, \eqref, \cite and environments are read as raw TeX, which would be dropped.
+local function raw_inline(inline)
+  if inline.format ~= "tex" and inline.format ~= "latex" then return nil end
+  local formula = environment(inline.text)
+  if formula then return formula end
+  local ref = inline.text:match("^\\eqref{(.-)}$") or inline.text:match("^\\ref{(.-)}$")
+  if ref then return reference(ref) end
+  local keys = inline.text:match("^\\cite{(.-)}$")
+  if not keys then error("TeX that cannot be typeset: " .. inline.text) end
+  local result = pandoc.Inlines({})
+  for key in keys:gmatch("[^,%s]+") do
+    result:insert(pandoc.RawInline("typst", "#cite(<" .. key .. ">)"))
+  end
+  return result
+end
+
+local function raw_block(block)
+  if block.format ~= "tex" and block.format ~= "latex" then return nil end
+  local formula = environment(block.text)
+  if not formula then error("TeX that cannot be typeset: " .. block.text) end
+  return pandoc.Para({ formula })
+end
+
+local function span(inline)
+  if inline.identifier:match("^eq%-") and #inline.content == 1 and inline.content[1].t == "Math" then
+    return equation(inline.content[1], inline.identifier)
+  end
+end
+
+local function figure_text(body, kind, caption, label)
+  local text = "#figure(kind: " .. kind .. ",\n  " .. body
+  if caption ~= "" then text = text .. ",\n  caption: [" .. caption .. "]" end
+  return text .. ")" .. (label ~= "" and (" <" .. label .. ">") or "")
+end
+
+local function image(inline)
+  local alt = inline.attributes.alt or pandoc.utils.stringify(inline.caption)
+  return "image(" .. quoted(inline.src) .. ", alt: " .. quoted(alt) .. ")"
+end
+
+local function figure(block)
+  local picture
+  block:walk({ Image = function(inline) picture = inline end })
+  local caption = typst(pandoc.utils.blocks_to_inlines(block.caption.long))
+  local label = is_label(block.identifier) and block.identifier or ""
+  return pandoc.RawBlock("typst", figure_text(image(picture), "image", caption, label))
+end
+
+local function alone(block)
+  if #block.content == 1 and block.content[1].t == "Image" then
+    return pandoc.RawBlock("typst", "#align(center, " .. image(block.content[1]) .. ")")
+  end
+end
+
+local function cells(row)
+  local texts = {}
+  for _, cell in ipairs(row) do
+    texts[#texts + 1] = "[" .. typst(pandoc.utils.blocks_to_inlines(cell)) .. "]"
+  end
+  return table.concat(texts, ", ")
+end
+
+local ALIGNMENT = { AlignLeft = "left", AlignRight = "right", AlignCenter = "center", AlignDefault = "left" }
+
+local function table_text(block)
+  local simple = pandoc.utils.to_simple_table(block)
+  local aligned = {}
+  for _, one in ipairs(simple.aligns) do aligned[#aligned + 1] = ALIGNMENT[one] end
+  local lines = { "table(columns: " .. #simple.aligns .. ", align: (" .. table.concat(aligned, ", ") .. ",)," }
+  lines[#lines + 1] = "  table.hline(), table.header(" .. cells(simple.headers) .. "), table.hline(stroke: 0.5pt),"
+  for _, row in ipairs(simple.rows) do lines[#lines + 1] = "  " .. cells(row) .. "," end
+  lines[#lines + 1] = "  table.hline())"
+  return table.concat(lines, "\n")
+end
+
+local function plain_table(block)
+  local caption = typst(pandoc.utils.blocks_to_inlines(block.caption.long))
+  return pandoc.RawBlock("typst", figure_text(table_text(block), "table", caption, ""))
+end
+
+-- A division with a label holds one table and its caption as the last paragraph.
+local function labelled_table(block)
+  if not block.identifier:match("^tbl%-") then return nil end
+  local caption = #block.content == 2 and typst(block.content[2].content) or ""
+  return pandoc.RawBlock("typst", figure_text(table_text(block.content[1]), "table", caption, block.identifier))
+end
+
+return {
+  { Span = span },
+  { Math = function(math) return equation(math) end, Cite = cite, RawInline = raw_inline },
+  { RawBlock = raw_block },
+  { Figure = figure, Para = alone },
+  { Div = labelled_table },
+  { Table = plain_table },
+}
