@@ -13,9 +13,12 @@ Array = np.ndarray
 Generator = np.random.Generator
 
 
-def uniform(rng: Generator, low: float | Array, high: float | Array, *shape: int) -> Array:
+def uniform(rng: Generator, low: float, high: float, *shape: int) -> Array:
     """float32 numbers of the given shape between low and high."""
-    return low + (high - low) * rng.random(shape, dtype=np.float32)
+    values = rng.random(shape, dtype=np.float32)
+    values *= high - low
+    values += low
+    return values
 
 
 def bell(rng: Generator, deviation: float | Array, *shape: int) -> Array:
@@ -70,7 +73,9 @@ def length(x: Array, y: Array) -> Array:
 
 def paint(canvas: Array, colour: float | Array, amount: Array) -> None:
     """Lay a colour over the canvas, in place; amount 0 leaves the canvas, 1 hides it."""
-    canvas += amount * (colour - canvas)
+    change = colour - canvas
+    change *= amount
+    canvas += change
 
 
 def clouds(rng: Generator, count: int, cells: int, side: int) -> Array:

@@ -93,9 +93,9 @@ def _outline(labels: Array, rng: Generator) -> tuple[Array, Array, Array]:
     """Distance to each shape's edge in pixels, and its own coordinates, each (N, 32, 32)."""
     count = len(labels)
     x, y = pixels(SIDE)
-    x = x - bell(rng, 0.11, count, 1, 1)
-    y = y - bell(rng, 0.11, count, 1, 1)
-    cosine, sine = turn(bell(rng, 0.16, count, 1, 1))
+    x = x - bell(rng, 0.14, count, 1, 1)
+    y = y - bell(rng, 0.14, count, 1, 1)
+    cosine, sine = turn(bell(rng, 0.20, count, 1, 1))
     radius = uniform(rng, 0.48, 0.78, count, 1, 1)
     stretch = uniform(rng, 0.88, 1.14, count, 1, 1)
     x, y = (x * cosine + y * sine) / (radius * stretch), (y * cosine - x * sine) / (radius / stretch)
