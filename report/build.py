@@ -20,7 +20,7 @@ from nbclient.exceptions import CellExecutionError
 import nnlib
 from nnlib import checkpoint, experiments
 
-from . import markdown
+from . import markdown, readme
 from .exporter import ReportPDFExporter
 from .merge import merge
 
@@ -74,6 +74,7 @@ def build(profile: experiments.Profile, *, retrain: bool = False) -> Path:
         document = markdown.from_notebook(merged, ROOT)
         for name, content in document.pictures.items():
             checkpoint.write_bytes(ROOT / "figures" / name, content)
+        readme.update(ROOT / "README.md")
     pdf, _ = ReportPDFExporter().from_notebook_node(merged)
     checkpoint.write_bytes(pdf_path, pdf)
     print(f"{pdf_path.relative_to(ROOT)} written, {len(pdf) / 1e6:.1f} MB")
@@ -108,7 +109,7 @@ def execute(path: Path) -> Any:
 
 
 def cleaned(notebook: Any) -> Any:
-    """Return the notebook without what differs from run to run or tells of the machine. Raises ValueError for a path."""
+    """Return the notebook without what differs from run to run. Raises ValueError for a path of this machine in it."""
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},

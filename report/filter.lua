@@ -21,13 +21,14 @@ local function mended(math)
   math = math:gsub('upright%("(.-)"%)', "upright(\1%1\1)")
   math = math:gsub('"(arg[^"]+)"', "op(\1%1\1, limits: #true)"):gsub('"(%a[^"]*)"', "op(\1%1\1)")
   math = math:gsub("\1", '"')
-  math = math:gsub("lr%(bar%.v%.double (.-) bar%.v%.double%)", 'class("normal", norm(%1))')
-  math = math:gsub("parallel (.-) parallel", 'class("normal", norm(%1))')
-  for _, fence in ipairs({ "\\[%[%]]", "\\?[^%[%]\\]" }) do
+  for _, fence in ipairs({ "\\[%[%]]", "\\?[^%[%]\\]", "parallel" }) do
     math = math:gsub("#scale%(x: (%d+)%%, y: %d+%%%)%[(" .. fence .. ")%]", function(percent, symbol)
+      symbol = symbol:gsub("^[{}]$", "\\%0"):gsub("^parallel$", "bar.v.double")
       return "lr(size: #" .. percent / 100 .. "em, " .. symbol .. ")"
     end)
   end
+  math = math:gsub("lr%(bar%.v%.double (.-) bar%.v%.double%)", 'class("normal", norm(%1))')
+  math = math:gsub("parallel (.-) parallel", 'class("normal", norm(%1))')
   return math
 end
 

@@ -69,7 +69,7 @@ def check_references(text: str, keys: set[str]) -> bool:
     for name in dict.fromkeys(CITED.findall(plain)):
         is_label = name.startswith(("fig-", "tbl-", "eq-", "sec-"))
         if is_label and name not in labels:
-            problems.append(f"@{name} refers to a label that is nowhere defined")
+            problems.append(f"@{name} refers to a label that is nowhere defined (was its cell run?)")
         elif not is_label and name not in keys:
             problems.append(f"@{name} is not in the bibliography")
         cites |= not is_label
