@@ -5,6 +5,7 @@ A caption is an output, not a comment, because it holds measured numbers and say
 
 import base64
 import io
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ def show(figure: Figure, caption: str) -> None:
         figure.savefig(pdf, format="pdf", metadata={"CreationDate": None}, dpi=150)
     data = {
         "text/plain": caption,
-        "image/svg+xml": svg.getvalue().decode(),
+        "image/svg+xml": re.sub(r"\s+", " ", svg.getvalue().decode()),  # line ends make a third of a stored figure
         "application/pdf": base64.b64encode(pdf.getvalue()).decode(),
     }
     _display(data, {"kind": "figure", "alt": caption})

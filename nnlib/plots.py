@@ -152,7 +152,9 @@ def activation_statistics(activations: Array) -> Figure:
             rows = activations[activations[:, 1] == layer]
             scale = 100 if column == 4 else 1
             one.plot(rows[:, 0], scale * rows[:, column], label=f"layer {layer:.0f}")
-        label(one, "step", title, legend=column == 4)
+        label(one, "step", title)
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=len(names), fontsize=FONT_SIZE - 1, frameon=False)
     return figure
 
 
