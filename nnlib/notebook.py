@@ -36,7 +36,7 @@ def show_table(header: Sequence[str], rows: Sequence[Sequence[Any]], caption: st
     for row in cells:
         if len(row) != len(header):
             raise ValueError(f"table: expected {len(header)} cells in each row, got {row}")
-    numeric = [all(row[i].lstrip("-−")[:1].isdigit() for row in cells) for i in range(len(header))]
+    numeric = [all(re.match(r"[-−]?\d|$", row[i]) for row in cells) for i in range(len(header))]  # or empty
     lines = [
         "| " + " | ".join(header) + " |",
         "|" + "|".join("---:" if right else ":---" for right in numeric) + "|",
