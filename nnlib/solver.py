@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import signal
 import threading
 import time
@@ -210,7 +211,10 @@ class Solver:
             training_state.save(self.checkpoint_path, self._state, self.network, self.config())
 
     def _bar(self) -> Any:
-        return tqdm(total=self.epochs * self.batches, initial=len(self.history.steps), unit="step", leave=False)
+        # Handed over, because the bar that tqdm draws in notebooks does not look at TQDM_DISABLE itself.
+        silent = os.environ.get("TQDM_DISABLE", "") not in ("", "0")
+        done, total = len(self.history.steps), self.epochs * self.batches
+        return tqdm(total=total, initial=done, unit="step", leave=False, disable=silent)
 
     @contextlib.contextmanager
     def _interrupt_between_steps(self) -> Iterator[None]:

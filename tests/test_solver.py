@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+from tqdm.notebook import tqdm as notebook_tqdm
 
 from nnlib import SGD, EarlyStopping, Solver, models, schedules
 from nnlib.data import Augment, Split
@@ -72,6 +73,12 @@ def test_training_learns():
     assert history.epochs[-1].train_accuracy > 0.9
     assert history.epochs[-1].train_loss < history.epochs[0].train_loss
     assert np.isnan(history.epochs[-1].val_loss)
+
+
+def test_no_bar_is_drawn_in_a_notebook_either(monkeypatch):
+    monkeypatch.setattr("nnlib.solver.tqdm", notebook_tqdm)
+    data = blobs()
+    assert Solver(network(data), data)._bar().disable  # conftest sets TQDM_DISABLE
 
 
 def test_every_epoch_visits_each_sample_once_and_keeps_the_partial_batch():
