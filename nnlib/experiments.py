@@ -61,7 +61,9 @@ EXPERIMENTS: dict[str, dict[Profile, Experiment]] = {
         "quick": Experiment(
             "shapes10", (512, 256), epochs=8, val_size=1500, l2=1e-3, schedule=Cosine(0.02), keep="weights"
         ),
-        "full": Experiment("cifar10", (512, 256), epochs=8, l2=2e-3, schedule=Cosine(0.02), keep="weights"),
+        "full": Experiment(
+            "cifar10", (512, 256), epochs=4, batch_size=50, l2=2e-3, schedule=Cosine(0.006), keep="weights"
+        ),
     },
     "mlp_best": {
         "quick": Experiment(

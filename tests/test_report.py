@@ -10,6 +10,7 @@ import nbformat
 import pytest
 from matplotlib.figure import Figure
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
 from nnlib_report import markdown
 from nnlib_report.exporter import ReportPDFExporter, to_pdf, to_typst
 from nnlib_report.merge import merge
