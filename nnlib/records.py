@@ -16,7 +16,8 @@ from nnlib import checkpoint, metrics
 from nnlib.functional.checks import Array
 from nnlib.history import EpochRecord, History, StepRecord
 
-# Raised by a change that moves results in the last bit: records of another numerics version are made anew.
+# Raised by a change that moves results in the last bit, or changes the images that the library draws: records of
+# another numerics version are made anew.
 NUMERICS = 1
 REPLAYED = 20  # steps whose losses are stored to the last bit
 
