@@ -122,15 +122,15 @@ def run(
     """Return the record of an experiment: the stored one where it matches, else by training, continued if cut off.
 
     ``changes``: fields to replace; the record then lies with the runs, under a name of its own. ``root``: the data
-    root. With $NNLIB_RETRAIN=1 stored records are ignored. A stored record counts where its configuration and the
-    library's numerics version match. It is used whatever copy of the data it came from, which its ``source`` names,
-    and also where no data is at hand. Raises ValueError for a record changed by hand, which is left as it is.
+    root. A stored record counts where its configuration and the library's numerics version match, and it is not older
+    than $NNLIB_RETRAIN, seconds since 1970. It is used whatever copy of the data it came from, which its ``source``
+    names, and also where no data is at hand. Raises ValueError for a record changed by hand, which is left as it is.
     """
     experiment = dataclasses.replace(find(name, profile), **(changes or {}))
     name = f"{name}-{digest(experiment)}" if changes else name
     folder = runs_root() / "records" if changes else record_folder(profile)
-    record = None if os.environ.get("NNLIB_RETRAIN") == "1" else stored(name, experiment, folder)
-    if record is None:
+    record = stored(name, experiment, folder)
+    if record is None or records.path_of(folder, name).stat().st_mtime < float(os.environ.get("NNLIB_RETRAIN", 0)):
         run_dir = runs_root() / f"{profile}-{name}-{digest(experiment)}"
         record = train(name, profile, experiment, run_dir=run_dir, root=root)
         records.save(record, folder)
