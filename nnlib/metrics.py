@@ -70,7 +70,7 @@ def negative_log_likelihood(probabilities: Array, labels: Array) -> float:
     """
     class_labels(labels, len(probabilities), probabilities.shape[1])
     chosen = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return float(-np.log(np.maximum(chosen, np.finfo(probabilities.dtype).tiny)).mean())
+    return float(-np.log(np.maximum(chosen, np.finfo(probabilities.dtype).smallest_subnormal)).mean())
 
 
 def _ratio(part: Array, whole: Array, *, empty: float = 0.0) -> Array:

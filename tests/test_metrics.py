@@ -30,7 +30,10 @@ def test_log_likelihood_equals_scikit_learn_s():
     probabilities, labels = softmax(rng.normal(size=(40, 5))), rng.integers(0, 5, size=40)
     expected = sklearn.metrics.log_loss(labels, probabilities, labels=range(5))
     assert metrics.negative_log_likelihood(probabilities, labels) == pytest.approx(expected)
-    assert np.isfinite(metrics.negative_log_likelihood(np.array([[1, 0]], dtype=np.float16), np.array([1])))
+    # Of float16 the smallest positive number is 2 ** -24, far below the smallest normal one.
+    for stored in (0, 2**-24):
+        row = np.array([[1, stored]], dtype=np.float16)
+        assert metrics.negative_log_likelihood(row, np.array([1])) == pytest.approx(24 * np.log(2))
 
 
 def test_reliability_equals_scikit_learn_s_calibration_curve():
