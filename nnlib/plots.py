@@ -99,7 +99,7 @@ def reliability(predictions: Mapping[str, tuple[Array, Array]], *, bins: int = 1
         one.bar(centres, 100 * np.nan_to_num(result.accuracy), width=0.9 / bins, color=COLOURS[0], label="accuracy")
         one.plot(centres, 100 * result.share, color=COLOURS[1], marker=".", linestyle="-", label="share of images")
         one.plot([0, 1], [0, 100], color="black", linewidth=1, linestyle=":", label="calibrated")
-        label(one, "confidence", "", title=f"{name}: calibration error {100 * result.error:.1f} points")
+        label(one, "confidence", "", title=f"{name}\ncalibration error {100 * result.error:.1f} points")
     label(axes[0][0], "confidence", "%", title=axes[0][0].get_title(), legend=True)
     return figure
 
