@@ -69,7 +69,7 @@ def build(profile: experiments.Profile, *, retrain: bool = False) -> Path:
         executed.append((path, notebook))
         print(f"{time.perf_counter() - started:.0f} s", flush=True)
     pdf_path = ROOT / "report" / "report.pdf" if profile == "full" else ROOT / "build" / "report.pdf"
-    merged = merge(executed, [(HERE / "running.md").read_text()], metadata(profile))
+    merged = merge(executed, [("running.md", (HERE / "running.md").read_text())], metadata(profile))
     if profile == "full":
         document = markdown.from_notebook(merged, ROOT)
         for name, content in document.pictures.items():
@@ -86,7 +86,7 @@ def prepare_environment(profile: str, *, retrain: bool) -> None:
     os.environ["NNLIB_PROFILE"] = profile
     os.environ["TQDM_DISABLE"] = "1"
     if retrain:
-        os.environ["NNLIB_RETRAIN"] = "1"
+        os.environ["NNLIB_RETRAIN"] = str(time.time())  # once: what one notebook trains anew serves the next
     for name, default in (("NNLIB_DATA", "data"), ("NNLIB_RUNS", "runs")):
         os.environ[name] = str(Path(os.environ.get(name) or ROOT / default).absolute())
 

@@ -15,10 +15,12 @@ import pypandoc
 import typst
 from nbconvert.exporters.exporter import Exporter
 
-from . import markdown
+from . import markdown, references
+from .references import Part
 
 HERE = Path(__file__).parent
 BIBLIOGRAPHY = HERE / "references.bib"
+TITLE = re.compile(r"^# (.+?)[ \t]*(?:\{#([\w-]+)\})?$", re.MULTILINE)
 
 
 class ReportPDFExporter(Exporter):
@@ -26,7 +28,7 @@ class ReportPDFExporter(Exporter):
 
     export_from_notebook = "Report (PDF)"
     output_mimetype = "application/pdf"
-    # What a single notebook lacks; `merge` writes the report's own into the metadata.
+    # What a single notebook lacks; `merge` writes the report's own into the metadata. PDF/A wants a date: a fixed one.
     defaults: ClassVar[dict[str, Any]] = {
         "full": False, "title": "", "authors": [], "abstract": "", "profile": "", "data": "", "version": "",
         "after": "", "date": "2000-01-01",
@@ -38,18 +40,23 @@ class ReportPDFExporter(Exporter):
     def from_notebook_node(self, nb: Any, resources: Any = None, **kw: Any) -> tuple[bytes, Any]:  # type: ignore[override]
         """Return ``(pdf, resources)``. Raises ValueError in one line for what cannot be typeset."""
         nb, resources = super().from_notebook_node(nb, resources, **kw)
-        folder = Path(resources.get("metadata", {}).get("path") or ".")
+        found = resources.get("metadata", {})
+        folder, name = Path(found.get("path") or "."), f"{found.get('name') or 'notebook'}.ipynb"
         meta = {**self.defaults, **nb.metadata.get("report", {})}
-        document = markdown.from_notebook(nb, folder)
+        document = markdown.from_notebook(nb, folder, name)
         if not meta["full"]:
-            meta["title"] = meta["title"] or _first_heading(document)
+            title, label = _take_title(document)
+            meta["title"] = meta["title"] or title
+            siblings = sorted(path for path in folder.glob("*.ipynb") if path.name != name)
+            document.parts = references.name_elsewhere(document.parts, siblings, label)
         return to_pdf(document, meta), resources
 
 
 def to_pdf(document: markdown.Document, meta: dict[str, Any]) -> bytes:
-    """Return the PDF of a Markdown document. Raises ValueError in one line for what cannot be typeset."""
+    """Return the PDF of a document. Raises ValueError in one line for what cannot be typeset."""
     keys = set(re.findall(r"^@\w+\{([^,\s]+),", BIBLIOGRAPHY.read_text(), re.MULTILINE))
-    cites = markdown.check_references(document.text + meta["abstract"], keys)
+    front = [Part(f"the {name}", meta[name]) for name in ("title", "abstract", "profile", "data", "after")]
+    cites = references.check([*front, *document.parts], keys)
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         for file, content in document.pictures.items():
@@ -58,7 +65,7 @@ def to_pdf(document: markdown.Document, meta: dict[str, Any]) -> bytes:
         (root / "template.typ").write_bytes((HERE / "template.typ").read_bytes())
         main = root / "main.typ"
         # A single notebook's heading became the title, so its sections move up.
-        main.write_text(_main(to_typst(document.text, shift=0 if meta["full"] else -1), meta, cites))
+        main.write_text(_main(_body(document.parts, 0 if meta["full"] else -1), meta, cites))
         return _compile(main, root, meta["date"])
 
 
@@ -68,27 +75,51 @@ def to_typst(text: str, *, shift: int = 0) -> str:
     try:
         return pypandoc.convert_text(text, "typst", format="markdown-raw_html", extra_args=arguments)
     except RuntimeError as error:
-        raise ValueError(f"pandoc: {_one_line(str(error))}") from error
+        raise ValueError(_pandoc_problem(" ".join(str(error).split()))) from error
+
+
+def _take_title(document: markdown.Document) -> tuple[str, list[str]]:
+    """Take the first heading out of the document; return its text and its label, if it has one, in a list."""
+    for number, part in enumerate(document.parts):
+        if match := TITLE.search(part.text):
+            document.parts[number] = part._replace(text=part.text.replace(match[0], "", 1))
+            return match[1], [match[2]] if match[2] else []
+    return "Notebook", []
+
+
+def _body(parts: list[Part], shift: int) -> str:
+    """Return all parts as Typst, each after a comment that says where it stands."""
+    text = "\n\n".join(f"```{{=typst}}\n// {part.place}\n```\n\n{part.text}" for part in parts)
+    try:
+        return to_typst(text, shift=shift)
+    except ValueError:
+        for part in parts:  # which one?
+            try:
+                to_typst(part.text, shift=shift)
+            except ValueError as error:
+                raise ValueError(f"{part.place}: {error}") from error
+        raise
 
 
 def _main(body: str, meta: dict[str, Any], cites: bool) -> str:
     day = date.fromisoformat(meta["date"])
-    quoted = {key: json.dumps(meta[key], ensure_ascii=False) for key in ("title", "version")}
-    blocks = {key: to_typst(meta[key]).strip() for key in ("abstract", "profile", "data", "after")}
-    authors = "".join(f"{json.dumps(author, ensure_ascii=False)}, " for author in meta["authors"])
-    plain = " ".join(re.sub(r"[*`$@\[\]]", "", meta["abstract"]).split())
-    summary = json.dumps(plain or meta["title"], ensure_ascii=False)
-    lines = [
-        '#import "template.typ": report',
-        "#show: body => report((",
-        f"  full: {str(meta['full']).lower()}, cites: {str(cites).lower()}, authors: ({authors}), summary: {summary},",
-        f"  date: datetime(year: {day.year}, month: {day.month}, day: {day.day}),",
-        *(f"  {key}: {value}," for key, value in quoted.items()),
-        *(f"  {key}: [{value}]," for key, value in blocks.items()),
-        "), body)",
-        "",
-    ]
-    return "\n".join(lines) + body
+    values = {
+        "full": str(meta["full"]).lower(),
+        "cites": str(cites).lower(),
+        "authors": "(" + "".join(f"{_quoted(author)}, " for author in meta["authors"]) + ")",
+        "date": f"datetime(year: {day.year}, month: {day.month}, day: {day.day})",
+        "name": _quoted(markdown.plain(meta["title"])),
+        "summary": _quoted(markdown.plain(meta["abstract"] or meta["title"])),
+        "version": _quoted(meta["version"]),
+    }
+    for key in ("title", "abstract", "profile", "data", "after"):
+        values[key] = f"[{to_typst(meta[key]).strip() if meta[key] else ''}]"
+    lines = "".join(f"  {key}: {value},\n" for key, value in values.items())
+    return f'#import "template.typ": horizontalrule, report\n#show: body => report((\n{lines}), body)\n{body}'
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _compile(main: Path, root: Path, day: str) -> bytes:
@@ -103,21 +134,26 @@ def _compile(main: Path, root: Path, day: str) -> bytes:
             timestamp=stamp,
         )
     except typst.TypstError as error:
-        hints = "; ".join(getattr(error, "hints", None) or [])
-        raise ValueError(f"typst: {_one_line(f'{error.message} {hints}')}") from error
+        raise ValueError(_typst_problem(error, main.read_text())) from error
     if warnings:
-        raise ValueError(f"typst: {_one_line('; '.join(str(warning) for warning in warnings))}")
+        raise ValueError("; ".join(_typst_problem(warning, main.read_text()) for warning in warnings))
     return bytes(pdf)
 
 
-def _first_heading(document: markdown.Document) -> str:
-    """Return the first heading's text and take it out: it becomes the title."""
-    match = re.search(r"^# (.+?)\s*(\{#[\w-]+\})?$", document.text, re.MULTILINE)
-    if match is None:
-        return "Notebook"
-    document.text = document.text.replace(match[0], "", 1)
-    return match[1]
+def _pandoc_problem(message: str) -> str:
+    if formula := re.search(r"Could not convert TeX math (.*?), rendering as TeX", message):
+        return f"formula that cannot be typeset: {formula[1]}"
+    if ours := re.search(r"Error running filter [^:]*: (.*?)(?: stack traceback|$)", message):
+        return ours[1]
+    return f"pandoc: {message}"
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+def _typst_problem(error: Any, source: str) -> str:
+    """Return what Typst says, and the cell it says it of."""
+    hints = "; ".join(getattr(error, "hints", None) or [])
+    shown = str(getattr(error, "diagnostic", "") or "")
+    line = re.search(r"main\.typ:(\d+)", shown[max(shown.find("error:"), 0) :])
+    before = source.splitlines()[: int(line[1])] if line else []
+    places = [text[3:] for text in before if text.startswith("// ")]
+    message = " ".join(f"{error.message} {hints}".split())
+    return f"{places[-1]}: typst: {message}" if places else f"typst: {message}"

@@ -27,6 +27,12 @@ local function mended(math)
       return "lr(size: #" .. percent / 100 .. "em, " .. symbol .. ")"
     end)
   end
+  -- One word set upright is one word: letter by letter it loses its kerning.
+  math = math:gsub("upright%((%a [%a ]*)%)", function(letters)
+    if (" " .. letters):find("%a%a") then return nil end
+    return 'upright("' .. letters:gsub(" ", "") .. '")'
+  end)
+  math = math:gsub("∥(.-)∥", 'class("normal", norm(%1))')
   math = math:gsub("lr%(bar%.v%.double (.-) bar%.v%.double%)", 'class("normal", norm(%1))')
   math = math:gsub("parallel (.-) parallel", 'class("normal", norm(%1))')
   return math
@@ -34,11 +40,18 @@ end
 
 -- A formula as Typst, with its LaTeX as alternative text; a labelled one is numbered.
 local function equation(math, label)
+  math = pandoc.Math(math.mathtype, math.text)
+  if math.mathtype == "DisplayMath" then
+    label = label or math.text:match("\\label{(.-)}")
+    math.text = math.text:gsub("%s*\\label{.-}", ""):gsub("\\nonumber", ""):gsub("\\notag", "")
+  end
+  local source = math.text
+  math.text = source:gsub("{,}", "\\text{,}") -- the comma of 1{,}000 is no list's
   local display = math.mathtype == "DisplayMath"
   local body = pandoc.write(pandoc.Pandoc({ pandoc.Plain({ math }) }), "typst")
   body = mended(body:gsub("%s+$", ""))
   local options = (display and "block: true, " or "") .. (label and 'numbering: "(1)", ' or "")
-  local text = "#math.equation(" .. options .. "alt: " .. quoted(math.text) .. ", " .. body .. ")"
+  local text = "#math.equation(" .. options .. "alt: " .. quoted(source) .. ", " .. body .. ")"
   return pandoc.RawInline("typst", text .. (label and (" <" .. label .. ">") or "") .. (display and "\n" or ""))
 end
 
@@ -56,8 +69,13 @@ local function cite(inline)
       result:insert(reference(one.id))
       result:extend(one.suffix)
     else
+      if #one.prefix > 0 then
+        result:extend(one.prefix)
+        result:insert(pandoc.Space())
+      end
+      local form = one.mode == "AuthorInText" and ', form: "prose"' or ""
       local note = #one.suffix > 0 and (", supplement: [" .. typst(one.suffix):gsub("^[,%s]+", "") .. "]") or ""
-      result:insert(pandoc.RawInline("typst", "#cite(<" .. one.id .. ">" .. note .. ")"))
+      result:insert(pandoc.RawInline("typst", "#cite(<" .. one.id .. ">" .. form .. note .. ")"))
     end
   end
   return result
@@ -67,10 +85,8 @@ end
 local function environment(text)
   local name, body = text:match("^%s*\\begin{(%a+)%*?}(.*)\\end{%a+%*?}%s*$")
   if not name then return nil end
-  local label = body:match("\\label{(.-)}")
-  body = body:gsub("\\label{.-}", "")
   if name == "align" or name == "gather" then body = "\\begin{aligned}" .. body .. "\\end{aligned}" end
-  return equation(pandoc.Math("DisplayMath", body), label)
+  return equation(pandoc.Math("DisplayMath", body))
 end
 
 -- \ref, \eqref, \cite and environments are read as raw TeX, which would be dropped.
@@ -81,7 +97,7 @@ local function raw_inline(inline)
   local ref = inline.text:match("^\\eqref{(.-)}$") or inline.text:match("^\\ref{(.-)}$")
   if ref then return reference(ref) end
   local keys = inline.text:match("^\\cite{(.-)}$")
-  if not keys then error("TeX that cannot be typeset: " .. inline.text) end
+  if not keys then error("TeX that cannot be typeset: " .. inline.text, 0) end
   local result = pandoc.Inlines({})
   for key in keys:gmatch("[^,%s]+") do
     result:insert(pandoc.RawInline("typst", "#cite(<" .. key .. ">)"))
@@ -92,7 +108,7 @@ end
 local function raw_block(block)
   if block.format ~= "tex" and block.format ~= "latex" then return nil end
   local formula = environment(block.text)
-  if not formula then error("TeX that cannot be typeset: " .. block.text) end
+  if not formula then error("TeX that cannot be typeset: " .. block.text, 0) end
   return pandoc.Para({ formula })
 end
 
@@ -110,7 +126,14 @@ end
 
 local function image(inline)
   local alt = inline.attributes.alt or pandoc.utils.stringify(inline.caption)
-  return "image(" .. quoted(inline.src) .. ", alt: " .. quoted(alt) .. ")"
+  local number, unit = (inline.attributes.width or ""):match("^([%d.]+)(%D*)$")
+  if unit == "px" or unit == "" then number, unit = number * 0.75, "pt" end
+  local width = number and (", width: " .. number .. unit) or ""
+  return "image(" .. quoted(inline.src) .. ", alt: " .. quoted(alt) .. width .. ")"
+end
+
+local function inline_image(inline)
+  return pandoc.RawInline("typst", "#box(" .. image(inline) .. ")")
 end
 
 local function figure(block)
@@ -150,12 +173,14 @@ end
 
 local function plain_table(block)
   local caption = typst(pandoc.utils.blocks_to_inlines(block.caption.long))
-  return pandoc.RawBlock("typst", figure_text(table_text(block), "table", caption, ""))
+  local label = is_label(block.identifier) and block.identifier or ""
+  return pandoc.RawBlock("typst", figure_text(table_text(block), "table", caption, label))
 end
 
 -- A division with a label holds one table and its caption as the last paragraph.
 local function labelled_table(block)
   if not block.identifier:match("^tbl%-") then return nil end
+  if block.content[1].t ~= "Table" then error(block.identifier .. ": expected a Markdown table", 0) end
   local caption = #block.content == 2 and typst(block.content[2].content) or ""
   return pandoc.RawBlock("typst", figure_text(table_text(block.content[1]), "table", caption, block.identifier))
 end
@@ -165,6 +190,7 @@ return {
   { Math = function(math) return equation(math) end, Cite = cite, RawInline = raw_inline },
   { RawBlock = raw_block },
   { Figure = figure, Para = alone },
+  { Image = inline_image },
   { Div = labelled_table },
   { Table = plain_table },
 }

@@ -1,4 +1,4 @@
-"""An executed notebook as one Markdown text and its pictures, for pandoc to read.
+"""An executed notebook as Markdown, cell by cell, and its pictures, for pandoc to read.
 
 Cell options are the comments that Quarto knows: ``#| label: fig-overfit``, ``#| echo: true`` (code is hidden unless
 the text discusses it), ``#| fig-cap:``, ``#| tbl-cap:``, ``#| fig-alt:``. A caption that code displayed comes first.
@@ -6,104 +6,115 @@ the text discusses it), ``#| fig-cap:``, ``#| tbl-cap:``, ``#| fig-alt:``. A cap
 
 import base64
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-OPTION = re.compile(r"^#\|\s*([\w-]+)\s*:\s*(.*?)\s*$")
-LABEL = re.compile(r"\{#((?:fig|tbl|eq|sec)-[\w-]+)")
-CITED = re.compile(r"(?<![\w.])@([A-Za-z][\w-]*)")
+import pypandoc
+
+from .references import CODE, Part, options_of
+
 EQUATION = re.compile(r"\$\$(?P<math>.+?)\$\$\s*\{#(?P<label>eq-[\w-]+)\}", re.DOTALL)
-CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
-PICTURE = re.compile(r"!\[(?P<alt>[^\]]*)\]\((?P<path>[^)\s]+)\)")
+MATH = re.compile(r"\$\$.+?\$\$|(?<![\\$])\$(?![\s$])[^$]*?(?<![\s\\])\$(?!\d)", re.DOTALL)
+PICTURE = re.compile(r'!\[(?P<alt>[^\]]*)\]\((?P<path>[^)\s]+)(?:\s+"[^"]*")?\)')
+LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
+CITATION = re.compile(r"\s*\[[^\]]*@[^\]]*\]")
 # The HTML that people write in Markdown, as the Markdown it means.
-HTML = (
+HTML: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
+    (re.compile(r"<!--.*?-->", re.DOTALL), ""),
+    (re.compile(r"<table\b.*?</table>", re.DOTALL), lambda match: _table(match[0])),
     (re.compile(r"<(b|strong)>(.*?)</\1>", re.DOTALL), r"**\2**"),
     (re.compile(r"<(i|em)>(.*?)</\1>", re.DOTALL), r"*\2*"),
     (re.compile(r"<sub>(.*?)</sub>", re.DOTALL), r"~\1~"),
     (re.compile(r"<sup>(.*?)</sup>", re.DOTALL), r"^\1^"),
     (re.compile(r"<code>(.*?)</code>", re.DOTALL), r"`\1`"),
+    (re.compile(r'<a\s[^>]*?href="([^"]+)"[^>]*>(.*?)</a>', re.DOTALL), r"[\2](\1)"),
     (re.compile(r"<br\s*/?>"), "\\\n"),
-    (re.compile(r'<img\s[^>]*?src="([^"]+)"[^>]*?alt="([^"]*)"[^>]*>'), r"![\2](\1)"),
-    (re.compile(r'<img\s[^>]*?src="([^"]+)"[^>]*>'), r"![](\1)"),
+    (re.compile(r"<img\s([^>]*)>"), lambda match: _img(match[1])),
 )
 TAG = re.compile(r"</?[a-zA-Z][^<>\n]*>")
+ADDRESS = re.compile(r"<(https?://|mailto:)[^>]*>")
 PICTURES = {"image/svg+xml": "svg", "image/png": "png", "image/jpeg": "jpg"}
+LONGEST = 90  # characters without a space that fit on a line of printed output
 
 
 @dataclass
 class Document:
-    """Markdown and the picture files it names."""
+    """Markdown in parts, and the picture files that it names."""
 
-    text: str = ""
+    parts: list[Part] = field(default_factory=list)
     pictures: dict[str, bytes] = field(default_factory=dict)
 
+    @property
+    def text(self) -> str:
+        return "\n\n".join(part.text for part in self.parts) + "\n"
 
-def from_notebook(notebook: Any, folder: Path) -> Document:
+
+def from_notebook(notebook: Any, folder: Path, name: str = "notebook") -> Document:
     """Return the Markdown of an executed notebook whose relative paths start in ``folder``.
 
     Raises ValueError that names the cell: a failed cell, HTML that is not understood, a picture that is not there.
     """
-    document, parts = Document(), []
+    document = Document()
     for number, cell in enumerate(notebook.cells):
-        place = f"{cell.metadata.get('nnlib_notebook', 'notebook')}, cell {cell.get('id', number)}"
-        home = Path(cell.metadata.get("nnlib_folder", folder))
+        origin = cell.metadata.get("nnlib", {})  # where `merge` found the cell
+        place = f"{origin.get('notebook', name)}, cell {origin.get('cell', cell.get('id', number))}"
         if cell.cell_type == "markdown":
-            parts.append(_prose(cell, document, home, place))
-        elif cell.cell_type == "code":
-            parts += _code(cell, document, place)
-    document.text = "\n\n".join(part for part in parts if part) + "\n"
+            texts = [_prose(cell, document, Path(origin.get("folder", folder)), place)]
+        else:
+            texts = _code(cell, document, place) if cell.cell_type == "code" else []
+        document.parts += [Part(place, text) for text in texts if text.strip()]
     return document
 
 
-def check_references(text: str, keys: set[str]) -> bool:
-    """Return whether ``text`` cites a work; ``keys`` are those of the bibliography.
+def outside(pattern: re.Pattern[str], text: str, change: Callable[[str], str]) -> str:
+    """Return ``text`` changed, but for what ``pattern`` (code, say) matches."""
+    kept: list[str] = []
+    mark = "\0" if "\0" not in text else "\1"  # the second where code is kept already and formulas come next
 
-    Raises ValueError that lists labels defined twice, and references and citations to what is not there.
-    """
-    plain = CODE.sub("", text)
-    labels = LABEL.findall(plain)
-    times = {name: labels.count(name) for name in labels}
-    problems = [f"label {name} is defined {count} times" for name, count in times.items() if count > 1]
-    cites = False
-    for name in dict.fromkeys(CITED.findall(plain)):
-        is_label = name.startswith(("fig-", "tbl-", "eq-", "sec-"))
-        if is_label and name not in labels:
-            problems.append(f"@{name} refers to a label that is nowhere defined (was its cell run?)")
-        elif not is_label and name not in keys:
-            problems.append(f"@{name} is not in the bibliography")
-        cites |= not is_label
-    if problems:
-        raise ValueError("; ".join(problems))
-    return cites
+    def keep(match: re.Match[str]) -> str:
+        kept.append(match[0])
+        return f"{mark}{len(kept) - 1}{mark}"
+
+    return re.sub(rf"{mark}(\d+){mark}", lambda match: kept[int(match[1])], change(pattern.sub(keep, text)))
 
 
-def options_of(source: str) -> tuple[dict[str, str], str]:
-    """Return a code cell's options and its source without them."""
-    lines = source.splitlines()
-    options = {}
-    while lines and (match := OPTION.match(lines[0])):
-        options[match[1]] = match[2].strip("\"'")
-        lines.pop(0)
-    return options, "\n".join(lines).strip("\n")
+def plain(text: str) -> str:
+    """Return Markdown without its markup, on one line: for titles, summaries and alternative texts."""
+    text = LINK.sub(r"\1", CITATION.sub("", text))
+    return " ".join(re.sub(r"[*`$\\\[\]{}]", "", text).replace('"', "'").split())
 
 
 def _prose(cell: Any, document: Document, folder: Path, place: str) -> str:
-    def outside_code(text: str) -> str:
+    def without_html(text: str) -> str:
         for pattern, replacement in HTML:
             text = pattern.sub(replacement, text)
-        if tag := TAG.search(re.sub(r"<https?://[^>]*>", "", re.sub(r"\$.*?\$", "", text, flags=re.DOTALL))):
+        if tag := TAG.search(ADDRESS.sub("", text)):
             raise ValueError(f"{place}: HTML that cannot be typeset: {tag[0]}; write Markdown instead")
-        text = EQUATION.sub(lambda m: f"[$${m['math'].strip()}$$]{{#{m['label']}}}", text)
         return PICTURE.sub(lambda m: f"![{m['alt']}]({_picture(m['path'], cell, document, folder, place)})", text)
 
-    pieces = CODE.split(cell.source)
-    return "".join(piece if CODE.fullmatch(piece) else outside_code(piece) for piece in pieces)
+    def outside_code(text: str) -> str:
+        text = EQUATION.sub(lambda m: f"[$${m['math'].strip()}$$]{{#{m['label']}}}", text)
+        return outside(MATH, text, without_html)
+
+    return outside(CODE, cell.source, outside_code)
+
+
+def _table(html: str) -> str:
+    # Inside paragraphs of Markdown, so with blank lines around.
+    return f"\n\n{pypandoc.convert_text(html, 'markdown', format='html')}\n\n"
+
+
+def _img(attributes: str) -> str:
+    found = dict(re.findall(r'([\w-]+)\s*=\s*"([^"]*)"', attributes))
+    width = f'{{width="{found["width"]}"}}' if "width" in found else ""
+    return f"![{found.get('alt', '')}]({found.get('src', '')}){width}"
 
 
 def _picture(path: str, cell: Any, document: Document, folder: Path, place: str) -> str:
     """Keep a picture that prose names, an attachment or a file, and return the name it is kept under."""
-    name = f"{cell.get('id', 'cell')}-{Path(path.removeprefix('attachment:')).name}"
+    name = f"{cell.get('id', 'cell')}-{len(document.pictures)}-{Path(path.removeprefix('attachment:')).name}"
     if path.startswith("attachment:"):
         data = cell.get("attachments", {}).get(path.removeprefix("attachment:"), {})
         content = next((base64.b64decode(value) for mime, value in data.items() if mime in PICTURES), None)
@@ -117,7 +128,8 @@ def _picture(path: str, cell: Any, document: Document, folder: Path, place: str)
 
 def _code(cell: Any, document: Document, place: str) -> list[str]:
     options, source = options_of(cell.source)
-    parts = [f"```python\n{source}\n```"] if options.get("echo") == "true" and source else []
+    source = re.sub(r"\n{3,}", "\n\n", source)
+    parts = [_fenced("python", source)] if options.get("echo") == "true" and source else []
     caption = next(
         (o.metadata["nnlib"]["caption"] for o in cell.outputs if _kind(o) == "caption"),
         options.get("fig-cap") or options.get("tbl-cap") or "",
@@ -143,7 +155,7 @@ def _output(output: Any, options: dict[str, str], caption: str, label: str, name
             document.pictures[file] = content
             alt = options.get("fig-alt") or output.metadata.get("nnlib", {}).get("alt") or caption or "figure"
             identifier = f"#{label} " if label else ""
-            return f'![{caption}]({file}){{{identifier}alt="{_attribute(alt)}"}}'
+            return f'![{caption}]({file}){{{identifier}alt="{plain(alt)}"}}'
     if "text/markdown" in data:
         if label.startswith("tbl-"):
             return f"::: {{#{label}}}\n{data['text/markdown']}\n\n{caption}\n:::"
@@ -157,11 +169,14 @@ def _kind(output: Any) -> str:
     return str(output.get("metadata", {}).get("nnlib", {}).get("kind", ""))
 
 
-def _attribute(text: str) -> str:
-    """Return text as it may stand in an attribute: no markup, no quotes."""
-    return re.sub(r"[*`$\\\[\]{}]", "", text).replace('"', "'").replace("\n", " ")
-
-
 def _verbatim(text: str) -> str:
-    text = re.sub(r"\x1b\[[0-9;]*m", "", text).rstrip()
-    return f"```text\n{text}\n```" if text else ""
+    """Return printed text as a block: no colours, of an overwritten line what stood there last, no endless words."""
+    text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text).replace("\r\n", "\n").rstrip()
+    lines = [line.rstrip("\r").rsplit("\r", 1)[-1] for line in text.split("\n")]
+    text = re.sub(rf"(\S{{{LONGEST}}})(?=\S)", r"\1\n", "\n".join(lines))
+    return _fenced("text", text) if text.strip() else ""
+
+
+def _fenced(language: str, text: str) -> str:
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", text)), default=0))
+    return f"{fence}{language}\n{text}\n{fence}"
