@@ -56,10 +56,10 @@ class Record:
 
     @property
     def source(self) -> str:
-        """Where the data comes from, for captions; a copy that is not the official release goes by its fingerprint."""
+        """Where the data comes from, for captions; a copy that is not the official release goes by its test images."""
         source = str(self.data["source"])
         known = self.data["synthetic"] or (source.endswith("official release") and "other than" not in source)
-        return source if known else f"{source} (fingerprint {self.data['fingerprints']['train'][:8]})"
+        return source if known else f"{source} (fingerprint {self.data['fingerprints']['test'][:8]})"
 
     @property
     def confusion(self) -> Array:

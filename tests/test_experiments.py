@@ -160,7 +160,7 @@ def test_records_name_what_they_depend_on(home):
     assert {"processor", "cores", "blas"} <= set(record.machine)
     assert record.source == "clouds, synthetic"
     copy = dataclasses.replace(record, data={**record.data, "synthetic": False, "source": "X, a copy other than Y"})
-    assert record.data["fingerprints"]["train"][:8] in copy.source
+    assert record.data["fingerprints"]["test"][:8] in copy.source
 
 
 def test_splits_do_not_overlap(home):
