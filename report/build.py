@@ -5,8 +5,8 @@ notebooks/, the figures into figures/, the PDF into report/.
 """
 
 import argparse
+import contextlib
 import os
-import re
 import sys
 import time
 from datetime import UTC, datetime
@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
 
 import nnlib
 from nnlib import checkpoint, experiments
 
 from . import markdown, readme
+from .execute import cleaned, execute
 from .exporter import ReportPDFExporter
 from .merge import merge
 
@@ -53,74 +52,57 @@ def main() -> int:
     return 0
 
 
-def build(profile: experiments.Profile, *, retrain: bool = False) -> Path:
-    """Execute the notebooks, write them and their figures, and return the path of the PDF."""
-    prepare_environment(profile, retrain=retrain)
-    paths = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+def build(profile: experiments.Profile, *, retrain: bool = False, root: Path = ROOT) -> Path:
+    """Execute the notebooks of the checkout at ``root``, write them and their figures, and return the PDF's path."""
+    os.environ.update(environment(profile, root, retrain=retrain))
+    paths = sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
     if not paths:
-        raise FileNotFoundError("expected notebooks/NN_name.ipynb, found none")
-    target = ROOT / "notebooks" if profile == "full" else ROOT / "build" / "notebooks"
+        raise FileNotFoundError(f"expected notebooks/NN_name.ipynb in {root}, found none")
+    full = profile == "full"
+    target = root / "notebooks" if full else root / "build" / "notebooks"
     executed = []
     for path in paths:
         started = time.perf_counter()
         print(f"{path.name} ...", end=" ", flush=True)
-        notebook = cleaned(execute(path))
+        try:
+            notebook = cleaned(execute(path), path.name, root)
+        except BaseException:
+            print("stopped", flush=True)
+            raise
         checkpoint.write_bytes(target / path.name, (nbformat.writes(notebook) + "\n").encode())
         executed.append((path, notebook))
         print(f"{time.perf_counter() - started:.0f} s", flush=True)
-    pdf_path = ROOT / "report" / "report.pdf" if profile == "full" else ROOT / "build" / "report.pdf"
-    merged = merge(executed, [("running.md", (HERE / "running.md").read_text())], metadata(profile))
-    if profile == "full":
-        document = markdown.from_notebook(merged, ROOT)
-        for name, content in document.pictures.items():
-            checkpoint.write_bytes(ROOT / "figures" / name, content)
-        readme.update(ROOT / "README.md")
-    pdf, _ = ReportPDFExporter().from_notebook_node(merged)
+    with contextlib.chdir(root):  # where the records are looked for
+        merged = merge(executed, [("running.md", (HERE / "running.md").read_text())], metadata(profile))
+        pdf, _ = ReportPDFExporter().from_notebook_node(merged)
+        if full:
+            write_figures(markdown.from_notebook(merged, root), root / "figures")
+            readme.update(root / "README.md")
+    pdf_path = root / ("report" if full else "build") / "report.pdf"
     checkpoint.write_bytes(pdf_path, pdf)
-    print(f"{pdf_path.relative_to(ROOT)} written, {len(pdf) / 1e6:.1f} MB")
+    print(f"{pdf_path.relative_to(root)} written, {len(pdf) / 1e6:.1f} MB")
     return pdf_path
 
 
-def prepare_environment(profile: str, *, retrain: bool) -> None:
-    """Set what the kernels inherit: the profile, where the data is, and no progress bars in the outputs."""
-    os.environ["NNLIB_PROFILE"] = profile
-    os.environ["TQDM_DISABLE"] = "1"
+def environment(profile: str, root: Path, *, retrain: bool) -> dict[str, str]:
+    """Return what the kernels inherit: the profile, where data and runs are, and no progress bars in the outputs."""
+    variables = {"NNLIB_PROFILE": profile, "TQDM_DISABLE": "1"}
     if retrain:
-        os.environ["NNLIB_RETRAIN"] = str(time.time())  # once: what one notebook trains anew serves the next
-    for name, default in (("NNLIB_DATA", "data"), ("NNLIB_RUNS", "runs")):
-        os.environ[name] = str(Path(os.environ.get(name) or ROOT / default).absolute())
+        variables["NNLIB_RETRAIN"] = str(time.time())  # once: what one notebook trains anew serves the next
+    if "NNLIB_DATA" in os.environ or (root / "data").is_dir():
+        variables["NNLIB_DATA"] = str(Path(os.environ.get("NNLIB_DATA") or root / "data").absolute())
+    variables["NNLIB_RUNS"] = str(Path(os.environ.get("NNLIB_RUNS") or root / "runs").absolute())
+    return variables
 
 
-def execute(path: Path) -> Any:
-    """Return the notebook with the outputs of a run in a new kernel. Raises RuntimeError in one line."""
-    notebook = nbformat.read(path, as_version=4)
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-    client = NotebookClient(
-        notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
-    )
-    try:
-        client.execute()
-    except CellExecutionError as error:
-        failed = next(c for c in notebook.cells if any(o.output_type == "error" for o in c.get("outputs", [])))
-        raise RuntimeError(f"{path.name}, cell {failed.id}: {error.ename}: {error.evalue}") from error
-    return notebook
-
-
-def cleaned(notebook: Any) -> Any:
-    """Return the notebook without what differs from run to run. Raises ValueError for a path of this machine in it."""
-    notebook.metadata = {
-        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-        "language_info": {"name": "python"},
-    }
-    for cell in notebook.cells:
-        cell.metadata.pop("execution", None)
-        for output in cell.get("outputs", []):
-            text = output.get("text", "") or str(output.get("data", {}).get("text/plain", ""))
-            if str(ROOT) in text or re.search(r"/(home|Users|root)/", text):
-                raise ValueError(f"cell {cell.id} prints a path of this machine: {text[:80]!r}")
-    return nbformat.from_dict(notebook)
+def write_figures(document: markdown.Document, folder: Path) -> None:
+    """Write each labelled figure under its label, and remove those that no notebook draws any more."""
+    figures = {name: content for name, content in document.pictures.items() if name.startswith("fig-")}
+    for name, content in figures.items():
+        checkpoint.write_bytes(folder / name, content)
+    for old in folder.glob("fig-*"):
+        if old.name not in figures:
+            old.unlink()
 
 
 def metadata(profile: experiments.Profile) -> dict[str, Any]:
