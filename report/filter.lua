@@ -23,8 +23,10 @@ local function mended(math)
   math = math:gsub("\1", '"')
   for _, fence in ipairs({ "\\[%[%]]", "\\?[^%[%]\\]", "parallel" }) do
     math = math:gsub("#scale%(x: (%d+)%%, y: %d+%%%)%[(" .. fence .. ")%]", function(percent, symbol)
-      symbol = symbol:gsub("^[{}]$", "\\%0"):gsub("^parallel$", "bar.v.double")
-      return "lr(size: #" .. percent / 100 .. "em, " .. symbol .. ")"
+      local bar = symbol == "parallel" or symbol == "\\|"
+      symbol = symbol:gsub("^[{}]$", "\\%0"):gsub("^parallel$", "bar.v.double"):gsub("^\\|$", "bar.v")
+      local text = "lr(size: #" .. percent / 100 .. "em, " .. symbol .. ")"
+      return bar and 'class("normal", ' .. text .. ")" or text
     end)
   end
   -- One word set upright is one word: letter by letter it loses its kerning.
@@ -33,6 +35,16 @@ local function mended(math)
     return 'upright("' .. letters:gsub(" ", "") .. '")'
   end)
   math = math:gsub("∥(.-)∥", 'class("normal", norm(%1))')
+  -- Around words and bars Typst keeps the spaces of the source, TeX none. Bars in pairs open and close.
+  math = math:gsub('"%) (\\[%(%[])', '")%1'):gsub('(%d) upright%(","%) (%d)', '%1upright(",")%2')
+  math = math:gsub('(upright%("[^"]-)%s+"%) ', '%1") '):gsub(' upright%("%s+', ' upright("')
+  local _, bars = math:gsub("\\|", "")
+  local count = 0
+  math = math:gsub("\\|", function()
+    count = count + 1
+    local class = bars % 2 == 1 and "normal" or count % 2 == 1 and "opening" or "closing"
+    return 'class("' .. class .. '", bar.v)'
+  end)
   math = math:gsub("lr%(bar%.v%.double (.-) bar%.v%.double%)", 'class("normal", norm(%1))')
   math = math:gsub("parallel (.-) parallel", 'class("normal", norm(%1))')
   return math

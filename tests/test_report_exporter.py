@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ from pypdf import PdfReader
 from report_samples import exported, figure_cell, notebook, svg, table_cell, words
 
 from nnlib_report import markdown
-from nnlib_report.exporter import ReportPDFExporter
+from nnlib_report.exporter import BIBLIOGRAPHY, ReportPDFExporter
 
 
 def text_of(*cells, folder="."):
@@ -174,3 +175,13 @@ def test_nothing_stands_outside_the_margins():
     for page in PdfReader(io.BytesIO(exported(cell))).pages:
         page.extract_text(visitor_text=lambda text, _cm, tm, _font, size: places.append((text.strip(), tm[4])))
     assert max(x for text, x in places if text) < 595 - 69
+
+
+def test_every_work_of_the_bibliography_is_typeset_with_its_authors_and_where_it_appeared():
+    keys = re.findall(r"^@\w+\{([\w-]+),", BIBLIOGRAPHY.read_text(), re.MULTILINE)
+    found = words(exported(new_markdown_cell(" ".join(f"[@{key}]" for key in keys))))
+    assert f"[{len(keys)}]" in found
+    assert "Imperial College London" in found
+    assert "University of Toronto" in found
+    assert "I. J. Goodfellow et al." in found
+    assert not re.search(r"and others|\\text|[{}]", found)
