@@ -34,9 +34,10 @@ local function mended(math)
     if (" " .. letters):find("%a%a") then return nil end
     return 'upright("' .. letters:gsub(" ", "") .. '")'
   end)
+  math = math:gsub("cases(%b())", function(rows) return "cases" .. rows:gsub(" & ", " & quad ") end)
   math = math:gsub("∥(.-)∥", 'class("normal", norm(%1))')
   -- Around words and bars Typst keeps the spaces of the source, TeX none. Bars in pairs open and close.
-  math = math:gsub('"%) (\\[%(%[])', '")%1'):gsub('(%d) upright%(","%) (%d)', '%1upright(",")%2')
+  math = math:gsub('"%) (\\[%(%[])', '")%1'):gsub('"%) %(', '")/**/('):gsub('(%d) upright%(","%) (%d)', '%1upright(",")%2')
   math = math:gsub('(upright%("[^"]-)%s+"%) ', '%1") '):gsub(' upright%("%s+', ' upright("')
   local _, bars = math:gsub("\\|", "")
   local count = 0
@@ -180,13 +181,21 @@ local function table_text(block)
   lines[#lines + 1] = "  table.hline(), table.header(" .. cells(simple.headers) .. "), table.hline(stroke: 0.5pt),"
   for _, row in ipairs(simple.rows) do lines[#lines + 1] = "  " .. cells(row) .. "," end
   lines[#lines + 1] = "  table.hline())"
-  return table.concat(lines, "\n")
+  return table.concat(lines, "\n"), #simple.rows
+end
+
+-- A table with its caption; only a long one may be torn between pages.
+local function table_figure(block, caption, label)
+  local body, rows = table_text(block)
+  local text = figure_text(body, "table", caption, label)
+  if rows > 30 then text = "#[#show figure: set block(breakable: true)\n" .. text .. "]" end
+  return pandoc.RawBlock("typst", text)
 end
 
 local function plain_table(block)
   local caption = typst(pandoc.utils.blocks_to_inlines(block.caption.long))
   local label = is_label(block.identifier) and block.identifier or ""
-  return pandoc.RawBlock("typst", figure_text(table_text(block), "table", caption, label))
+  return table_figure(block, caption, label)
 end
 
 -- A division with a label holds one table and its caption as the last paragraph.
@@ -194,7 +203,7 @@ local function labelled_table(block)
   if not block.identifier:match("^tbl%-") then return nil end
   if block.content[1].t ~= "Table" then error(block.identifier .. ": expected a Markdown table", 0) end
   local caption = #block.content == 2 and typst(block.content[2].content) or ""
-  return pandoc.RawBlock("typst", figure_text(table_text(block.content[1]), "table", caption, block.identifier))
+  return table_figure(block.content[1], caption, block.identifier)
 end
 
 return {

@@ -83,6 +83,8 @@ def test_every_formula_of_the_coursework_is_typeset_without_a_warning():
         (r"$\left\lVert x \right\rVert_2$", 'class("normal", norm(x))_2'),
         (r"$\mathrm{ReLU}(x)$", 'upright("ReLU")'),
         (r"$\operatorname{Var}[y]$", r'op("Var")\[ y \]'),
+        (r"$\operatorname{Var}\left(y\right)$", 'op("Var")/**/(y)'),
+        (r"$\begin{cases} 1 & x > 0 \\ 0 & x \le 0 \end{cases}$", "1 & quad x > 0"),
         (r"$|a|$", 'class("opening", bar.v) a class("closing", bar.v)'),
         (r"$P(a|b)$", 'a class("normal", bar.v) b'),
         (r"$\bigl| a \bigr|$", 'class("normal", lr(size: #1.2em, bar.v)) a'),
