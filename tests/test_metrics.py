@@ -11,6 +11,7 @@ from nnlib import metrics
 from nnlib.functional import softmax
 
 
+@pytest.mark.filterwarnings("ignore:A single label was found")
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(n=st.integers(1, 60), classes=st.integers(1, 6), seed=st.integers(0, 999))
 def test_confusion_and_rates_equal_scikit_learn_s(n, classes, seed):
