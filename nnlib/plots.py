@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
+from matplotlib.ticker import MaxNLocator
 
 from nnlib import metrics
 from nnlib.functional.checks import Array
@@ -59,6 +60,8 @@ def learning_curves(history: History) -> Figure:
         accuracies = [100 * getattr(record, f"{name}_accuracy") for record in history.epochs]
         left.plot(epochs, losses, marker=".", linestyle=dash, label=title)
         right.plot(epochs, accuracies, marker=".", linestyle=dash, label=title)
+    for one in (left, right):
+        one.xaxis.set_major_locator(MaxNLocator(integer=True))
     label(left, "epoch", "loss (nats)", legend=True)
     label(right, "epoch", "accuracy (%)", legend=True)
     right.set_ylim(0, 103)

@@ -56,10 +56,12 @@ class Record:
 
     @property
     def source(self) -> str:
-        """Where the data comes from, for captions; a copy that is not the official release goes by its test images."""
-        source = str(self.data["source"])
+        """Where the data comes from, for captions; a copy that is not the official release goes by its fingerprint."""
+        # The set and the release, or that it is synthetic; the split's name between them is left out.
+        name, *_, release = str(self.data["source"]).split(", ")
+        source = f"{name}, {release}"
         known = self.data["synthetic"] or (source.endswith("official release") and "other than" not in source)
-        return source if known else f"{source} (fingerprint {self.data['fingerprints']['test'][:8]})"
+        return source if known else f"{source} (test images' fingerprint {self.data['fingerprints']['test'][:8]})"
 
     @property
     def confusion(self) -> Array:
