@@ -63,6 +63,16 @@ def test_labelled_cells_hold_one_figure_or_table_with_a_caption(notebook):
             assert kinds == ["figure" if label.startswith("fig-") else "table", "caption"], label
 
 
+def test_a_caption_says_when_its_images_are_drawn(notebook):
+    outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
+    captions = [output.get("metadata", {}).get("nnlib", {}).get("caption", "") for output in outputs]
+    drawn = [caption for caption in captions if re.search("shapes10|faces7", caption)]
+    assert all("synthetic" in caption for caption in drawn)
+    for cell in code_cells(notebook):  # drawn in the cell itself
+        if "shapes10(" in cell.source and (outputs := [o for o in cell.outputs if "nnlib" in o.get("metadata", {})]):
+            assert "synthetic" in outputs[-1].metadata["nnlib"]["caption"]
+
+
 def test_the_stock_html_exporter_works(notebook):
     html, _ = HTMLExporter().from_notebook_node(notebook)
     assert "Exercises" in html
