@@ -15,6 +15,8 @@ import pypandoc
 
 from .references import CODE, Part, options_of
 
+# A label in a comment does not show where the notebook is read as it is.
+HIDDEN_LABEL = re.compile(r"<!--\s*(\{#[\w-]+\})\s*-->")
 EQUATION = re.compile(r"\$\$(?P<math>.+?)\$\$\s*\{#(?P<label>eq-[\w-]+)\}", re.DOTALL)
 MATH = re.compile(r"\$\$.+?\$\$|(?<![\\$])\$(?![\s$])[^$]*?(?<![\s\\])\$(?!\d)", re.DOTALL)
 PICTURE = re.compile(r'!\[(?P<alt>[^\]]*)\]\((?P<path>[^)\s]+)(?:\s+"[^"]*")?\)')
@@ -95,6 +97,7 @@ def _prose(cell: Any, document: Document, folder: Path, place: str) -> str:
         return PICTURE.sub(lambda m: f"![{m['alt']}]({_picture(m['path'], cell, document, folder, place)})", text)
 
     def outside_code(text: str) -> str:
+        text = HIDDEN_LABEL.sub(r"\1", text)
         text = EQUATION.sub(lambda m: f"[$${m['math'].strip()}$$]{{#{m['label']}}}", text)
         return outside(MATH, text, without_html)
 

@@ -84,7 +84,7 @@ def _where(path: Path) -> dict[str, str]:
     for cell in nbformat.read(path, as_version=4).cells:
         is_code = cell.cell_type == "code"
         for name in [options_of(cell.source)[0].get("label", "")] if is_code else _labels(cell.source):
-            title = re.search(rf"^#+ (.*?)\s*\{{#{re.escape(name)}", cell.source, re.MULTILINE)
+            title = re.search(rf"^#+ (.*?)\s*(?:<!--\s*)?\{{#{re.escape(name)}", cell.source, re.MULTILINE)
             named = f'"{title[1]}"' if title else f"`{name}`"
             words[name] = f"{KINDS.get(name.split('-')[0], 'Label')} {named} of `{path.stem}`"
     return {name: text for name, text in words.items() if name}

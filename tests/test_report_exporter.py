@@ -39,7 +39,8 @@ def test_html_in_prose_becomes_markdown(source, wanted, tmp_path):
 
 
 def test_figures_tables_equations_and_citations_are_numbered_and_referred_to():
-    text = "As @fig-one, @tbl-one, @eq-one and @sec-end show [@he2015].\n\n$$x = y$$ {#eq-one}\n\n## End {#sec-end}"
+    text = "As @fig-one, @tbl-one, @eq-one and @sec-end show [@he2015].\n\n"
+    text += "$$x = y$$ {#eq-one}\n\n## End <!-- {#sec-end} -->"
     found = words(exported(new_markdown_cell(text), figure_cell(), table_cell()))
     assert "As Figure 1, Table 1, Equation 1 and Section 1 show [1]" in found
     assert "Figure 1: What to see" in found
