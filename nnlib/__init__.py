@@ -5,6 +5,7 @@ from nnlib.network import Network, Residual, Sequential, load
 from nnlib.optim import SGD
 from nnlib.solver import Solver
 from nnlib.stopping import EarlyStopping
+from nnlib.torchvision import load_torchvision
 
 __version__ = "0.1.0"
 
@@ -16,5 +17,6 @@ __all__ = [
     "Sequential",
     "Solver",
     "load",
+    "load_torchvision",
     "schedules",
 ]

@@ -142,6 +142,104 @@ class Linear(Layer):
         return cls(np.zeros(config["shape"], dtype=np.float32))
 
 
+class Conv2d(Layer):
+    """The convolution y = x * w + b on NHWC images; parameters ``weight`` (KH, KW, Cin, Cout) and ``bias`` (Cout,)."""
+
+    def __init__(self, weight: Array, *, bias: bool = True, stride: int = 1, padding: int = 0) -> None:
+        """Take the initial weight; the bias starts at 0, and without ``bias`` there is none, as before a norm."""
+        super().__init__()
+        self.params = {"weight": weight}
+        if bias:
+            self.params["bias"] = np.zeros(weight.shape[-1], dtype=weight.dtype)
+        self.stride, self.padding = stride, padding
+
+    def forward(self, x: Array, *, train: bool = False, rng: Generator | None = None) -> tuple[Array, Context]:
+        weight, bias = self.params["weight"], self.params.get("bias")
+        return kernels.conv2d_forward(x, weight, bias, stride=self.stride, padding=self.padding), x
+
+    def backward(self, dy: Array, context: Context, *, input_grad: bool = True) -> tuple[Array | None, Gradients]:
+        dx, dw, db = kernels.conv2d_backward(
+            dy, context, self.params["weight"], stride=self.stride, padding=self.padding, input_grad=input_grad
+        )
+        return dx, {"weight": dw, "bias": db} if "bias" in self.params else {"weight": dw}
+
+    def operations(self, y: Array) -> int:
+        return int(np.prod(self.params["weight"].shape[:-1])) * y.size
+
+    def config(self) -> dict[str, Any]:
+        shape = list(self.params["weight"].shape)
+        return {"shape": shape, "bias": "bias" in self.params, "stride": self.stride, "padding": self.padding}
+
+    @classmethod
+    def build(cls, config: dict[str, Any]) -> "Conv2d":
+        options = {key: value for key, value in config.items() if key != "shape"}
+        return cls(np.zeros(config["shape"], dtype=np.float32), **options)
+
+
+class MaxPool2d(Layer):
+    """The largest value of each size x size window of NHWC images, ``stride`` apart (None: side by side)."""
+
+    def __init__(self, size: int, *, stride: int | None = None, padding: int = 0) -> None:
+        super().__init__()
+        self.size, self.stride, self.padding = size, stride, padding
+
+    def forward(self, x: Array, *, train: bool = False, rng: Generator | None = None) -> tuple[Array, Context]:
+        y, argmax = kernels.max_pool2d_forward(x, self.size, stride=self.stride, padding=self.padding)
+        return y, (argmax, x.shape)
+
+    def backward(self, dy: Array, context: Context, *, input_grad: bool = True) -> tuple[Array | None, Gradients]:
+        if not input_grad:
+            return None, {}
+        argmax, shape = context
+        return kernels.max_pool2d_backward(dy, argmax, shape, self.size, stride=self.stride, padding=self.padding), {}
+
+    def config(self) -> dict[str, Any]:
+        return {"size": self.size, "stride": self.stride, "padding": self.padding}
+
+
+class GlobalAvgPool2d(Layer):
+    """The mean over all pixels: (N, H, W, C) to (N, C)."""
+
+    def forward(self, x: Array, *, train: bool = False, rng: Generator | None = None) -> tuple[Array, Context]:
+        return kernels.global_avg_pool2d_forward(x), x.shape
+
+    def backward(self, dy: Array, context: Context, *, input_grad: bool = True) -> tuple[Array | None, Gradients]:
+        return (kernels.global_avg_pool2d_backward(dy, context) if input_grad else None), {}
+
+
+class BatchNorm(Layer):
+    """Batch normalisation over all axes but the last; in test mode the running statistics stand for the batch's own.
+
+    Parameters ``weight`` (the scale gamma, 1 at first) and ``bias`` (the shift beta, 0): (channels,). Buffers
+    ``running_mean`` and ``running_var``: (channels,), moved a tenth of the way to each training batch's.
+    """
+
+    momentum = 0.1
+    eps = 1e-5
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.params = {"weight": np.ones(channels, dtype=np.float32), "bias": np.zeros(channels, dtype=np.float32)}
+        self.buffers = {
+            "running_mean": np.zeros(channels, dtype=np.float32),
+            "running_var": np.ones(channels, dtype=np.float32),
+        }
+
+    def forward(self, x: Array, *, train: bool = False, rng: Generator | None = None) -> tuple[Array, Context]:
+        gamma, beta = self.params["weight"], self.params["bias"]
+        mean, variance = self.buffers["running_mean"], self.buffers["running_var"]
+        return kernels.batch_norm_forward(
+            x, gamma, beta, mean, variance, train=train, momentum=self.momentum, eps=self.eps
+        )
+
+    def backward(self, dy: Array, context: Context, *, input_grad: bool = True) -> tuple[Array | None, Gradients]:
+        dx, dgamma, dbeta = kernels.batch_norm_backward(dy, context)
+        return (dx if input_grad else None), {"weight": dgamma, "bias": dbeta}
+
+    def config(self) -> dict[str, Any]:
+        return {"channels": len(self.params["weight"])}
+
+
 class ReLU(Layer):
     """The rectifier y = max(0, x)."""
 
@@ -171,5 +269,5 @@ class Dropout(Layer):
 
 
 def join(prefix: str, name: str) -> str:
-    """Return the dotted name of ``name`` inside ``prefix``, which may be empty."""
-    return f"{prefix}.{name}" if prefix else name
+    """Return the dotted name of ``name`` inside ``prefix``; either may be empty, and the other then stands alone."""
+    return f"{prefix}.{name}" if prefix and name else prefix or name

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnlib import checkpoint, kernels
-from nnlib.functional.checks import Array
+from nnlib import checkpoint, kernels, memory
+from nnlib.functional.checks import Array, same_branches
 from nnlib.layers import Context, Generator, Gradients, Layer, Normalize, build, describe, join
 
 EVALUATION_BATCH = 500  # images at a time in test mode: large enough for BLAS, small enough for memory
@@ -22,29 +22,31 @@ class Sequential(Layer):
     def __init__(self, layers: dict[str, Layer]) -> None:
         super().__init__()
         self.layers = layers
+        self.stages = stages(layers)
 
     def forward(self, x: Array, *, train: bool = False, rng: Generator | None = None) -> tuple[Array, Context]:
         contexts = []
-        for layer in self.layers.values():
-            x, context = layer.forward(x, train=train, rng=rng)
+        for _, stage in self.stages:
+            x, context = stage.forward(x, train=train, rng=rng)
             contexts.append(context)
         return x, contexts
 
     def backward(self, dy: Array, context: Context, *, input_grad: bool = True) -> tuple[Array | None, Gradients]:
-        names = list(self.layers)
-        # Unless the caller wants dx, the pass ends at the first layer that learns: below it no gradient is needed.
-        lowest = 0 if input_grad else next((i for i, n in enumerate(names) if learns(self.layers[n])), len(names))
+        # Unless the caller wants dx, the pass ends at the first stage that learns: below it no gradient is needed.
+        places = range(len(self.stages))
+        lowest = 0 if input_grad else next((i for i in places if learns(self.stages[i][1])), len(self.stages))
         gradients: Gradients = {}
         dx: Array | None = dy
-        for i in range(len(names) - 1, lowest - 1, -1):
+        for i in reversed(places[lowest:]):
             assert dx is not None
-            dx, inner = self.layers[names[i]].backward(dx, context[i], input_grad=input_grad or i > lowest)
-            gradients |= {join(names[i], key): gradient for key, gradient in inner.items()}
+            name, stage = self.stages[i]
+            dx, inner, *_ = stage.backward(dx, context[i], input_grad=input_grad or i > lowest)
+            gradients |= {join(name, key): gradient for key, gradient in inner.items()}
         return (dx if input_grad else None), gradients
 
     def infer(self, x: Array) -> Array:
-        for layer in self.layers.values():
-            x = layer.infer(x)
+        for _, stage in self.stages:
+            x = stage.infer(x)
         return x
 
     def children(self) -> dict[str, Layer]:
@@ -65,34 +67,67 @@ class Sequential(Layer):
 
 
 class Residual(Layer):
-    """y = body(x) + shortcut(x), the shortcut the identity or ``downsample``.
+    """y = body(x) + shortcut(x), the shortcut the identity or ``downsample``; with ``relu``, y = max(0, that sum).
 
     The body's layers stand under their own names, as in torchvision, beside ``downsample``. Source: He et al. 2015
-    (Deep residual learning), eq. 1 and 2.
+    (Deep residual learning), eq. 1 and 2, where the rectifier follows the addition.
     """
 
-    def __init__(self, body: Sequential, downsample: Layer | None = None) -> None:
+    def __init__(self, body: Sequential, downsample: Layer | None = None, *, relu: bool = False) -> None:
         super().__init__()
-        self.body, self.downsample = body, downsample
+        self.body, self.downsample, self.relu = body, downsample, relu
 
     def forward(self, x: Array, *, train: bool = False, rng: Generator | None = None) -> tuple[Array, Context]:
-        y, body = self.body.forward(x, train=train, rng=rng)
-        if self.downsample is None:
-            return add(y, x), (body, None)
-        shortcut, down = self.downsample.forward(x, train=train, rng=rng)
-        return add(y, shortcut), (body, down)
+        shortcut, down = x, None
+        if self.downsample is not None:
+            shortcut, down = self.downsample.forward(x, train=train, rng=rng)
+        *front, (_, last) = self.body.stages
+        contexts = []
+        for _, stage in front:
+            x, context = stage.forward(x, train=train, rng=rng)
+            contexts.append(context)
+        if isinstance(last, Layer):
+            y, context = last.forward(x, train=train, rng=rng)
+            y = self._end(y, shortcut)
+        else:
+            y, context = last.forward(x, train=train, rng=rng, shortcut=shortcut, relu=self.relu)
+        # The rectifier's slope is 1 where its output is positive, so the block's own output serves as its context.
+        return y, ([*contexts, context], down, y if self.relu else None)
 
     def backward(self, dy: Array, context: Context, *, input_grad: bool = True) -> tuple[Array | None, Gradients]:
-        body, down = context
-        dx, gradients = self.body.backward(dy, body, input_grad=input_grad)
-        shortcut: Array | None = dy
+        contexts, down, y = context
+        *rest, (name, last) = self.body.stages
+        wanted = input_grad or bool(rest)
+        if isinstance(last, Layer):
+            g = kernels.relu_backward(dy, y) if self.relu else dy
+            dx, inner = last.backward(g, contexts[-1], input_grad=wanted)
+        else:
+            dx, inner, g = last.backward(dy, contexts[-1], input_grad=wanted)
+        gradients = {join(name, key): gradient for key, gradient in inner.items()}
+        shortcut: Array | None = g
         if self.downsample is not None:
-            shortcut, inner = self.downsample.backward(dy, down, input_grad=input_grad)
+            shortcut, inner = self.downsample.backward(g, down, input_grad=input_grad)
             gradients |= {join("downsample", key): gradient for key, gradient in inner.items()}
-        return (None if dx is None or shortcut is None else dx + shortcut), gradients
+        for i, (name, stage) in reversed(list(enumerate(rest))):
+            if i == 0 and input_grad and not isinstance(stage, Layer):
+                dx, inner, _ = stage.backward(dx, contexts[i], add=shortcut)
+                shortcut = None  # it is in dx
+            else:
+                dx, inner, *_ = stage.backward(dx, contexts[i], input_grad=input_grad or i > 0)
+            gradients |= {join(name, key): gradient for key, gradient in inner.items()}
+        return (dx if dx is None or shortcut is None else dx + shortcut), gradients
 
     def infer(self, x: Array) -> Array:
-        return add(self.body.infer(x), x if self.downsample is None else self.downsample.infer(x))
+        shortcut = x if self.downsample is None else self.downsample.infer(x)
+        *front, (_, last) = self.body.stages
+        for _, stage in front:
+            x = stage.infer(x)
+        if isinstance(last, Layer):
+            return self._end(last.infer(x), shortcut)
+        return last.infer(x, shortcut=shortcut, relu=self.relu)
+
+    def _end(self, y: Array, shortcut: Array) -> Array:
+        return kernels.relu_forward(add(y, shortcut)) if self.relu else add(y, shortcut)
 
     def children(self) -> dict[str, Layer]:
         return self.body.layers | ({} if self.downsample is None else {"downsample": self.downsample})
@@ -105,18 +140,19 @@ class Residual(Layer):
             for row in self.downsample.trace(x, join(name, "downsample")):
                 yield row
             shortcut = row[-1]
-        yield name, self, add(y, shortcut)
+        yield name, self, self._end(y, shortcut)
 
     def config(self) -> dict[str, Any]:
         return {
             "body": self.body.config(),
             "downsample": None if self.downsample is None else describe(self.downsample),
+            "relu": self.relu,
         }
 
     @classmethod
     def build(cls, config: dict[str, Any]) -> "Residual":
         down = config["downsample"]
-        return cls(Sequential.build(config["body"]), None if down is None else build(down))
+        return cls(Sequential.build(config["body"]), None if down is None else build(down), relu=config["relu"])
 
 
 class Pass(NamedTuple):
@@ -135,6 +171,7 @@ class Network:
     """
 
     def __init__(self, layers: Sequential, input_shape: tuple[int, ...]) -> None:
+        memory.keep_freed_memory()
         self.layers = layers
         self.input_shape = tuple(input_shape)
         self.metadata: dict[str, str] = {}
@@ -167,14 +204,14 @@ class Network:
 
     def fit_normalization(self, inputs: Array) -> None:
         """Set the `Normalize` layer's mean and deviation from training inputs (N, *input_shape)."""
-        self._check(inputs)
+        self._checked(inputs)
         for _, layer in self.layers.named_layers():
             if isinstance(layer, Normalize):
                 layer.fit(inputs)
 
     def forward(self, x: Array, *, train: bool = False, rng: Generator | None = None) -> Array:
         """Return the logits (N, classes) of inputs x (N, *input_shape); dropout draws from ``rng`` in training."""
-        self._check(x)
+        x = self._checked(x)
         return self.layers.forward(x, train=True, rng=rng)[0] if train else self.layers.infer(x)
 
     def backpropagate(
@@ -188,7 +225,7 @@ class Network:
         rng: Generator | None = None,
     ) -> Pass:
         """Return the loss in its parts, the logits and every gradient, for x (N, *input_shape) and labels (N,)."""
-        self._check(x)
+        x = self._checked(x)
         logits, context = self.layers.forward(x, train=train, rng=rng)
         data_loss, dlogits = kernels.softmax_cross_entropy(logits, labels, label_smoothing=label_smoothing)
         _, gradients = self.layers.backward(dlogits, context, input_grad=False)
@@ -196,7 +233,7 @@ class Network:
             gradients[first] += gradients.pop(name)
         if l2:
             for name in self.weights():
-                gradients[name] += self.vector.dtype.type(l2) * self.parameters[name]
+                kernels.add_decay(gradients[name], self.parameters[name], l2)
         return Pass(data_loss, self.penalty(l2), logits, gradients)
 
     def loss(
@@ -221,11 +258,11 @@ class Network:
         """Return ``0.5 * l2 * sum(w ** 2)`` over the weights."""
         if not l2:
             return 0.0
-        return 0.5 * l2 * sum(float(np.vdot(w, w)) for w in map(self.parameters.__getitem__, self.weights()))
+        return 0.5 * l2 * sum(kernels.sum_of_squares(self.parameters[name]) for name in self.weights())
 
     def predict_proba(self, x: Array) -> Array:
         """Return the class probabilities (N, classes) of x (N, *input_shape), computed a few hundred rows at a time."""
-        self._check(x)
+        x = self._checked(x)
         parts = range(0, max(len(x), 1), EVALUATION_BATCH)
         return np.concatenate([kernels.softmax(self.layers.infer(x[i : i + EVALUATION_BATCH])) for i in parts])
 
@@ -235,7 +272,7 @@ class Network:
 
     def activations(self, x: Array) -> dict[str, Array]:
         """Return every innermost layer's output in test mode, by layer name."""
-        self._check(x)
+        x = self._checked(x)
         return {name: y for name, _, y in self.layers.trace(x)}
 
     def astype(self, dtype: Any) -> "Network":
@@ -246,12 +283,20 @@ class Network:
             layer.buffers = {name: array.astype(dtype) for name, array in layer.buffers.items()}
         return Network(layers, self.input_shape)
 
-    def _check(self, x: Array) -> None:
+    def _checked(self, x: Array) -> Array:
+        """Return x, floats in the precision of the parameters. Raises TypeError or ValueError for what is no input."""
         if x.dtype.kind not in "uif":
             raise TypeError(f"network: expected numbers (uint8 images or floats), got {x.dtype}")
         if x.shape[1:] != self.input_shape:
             expected = ", ".join(map(str, ("N", *self.input_shape)))
-            raise ValueError(f"network: x has shape {x.shape}, expected ({expected}); images are NHWC")
+            hint = "images are NHWC"
+            if x.ndim == 4 and (*x.shape[2:], x.shape[1]) == self.input_shape:
+                hint = "its channels come first (NCHW), but images are NHWC: give x.transpose(0, 2, 3, 1)"
+            raise ValueError(f"network: x has shape {x.shape}, expected ({expected}); {hint}")
+        if x.dtype.kind == "f" and not (finite := np.isfinite(x)).all():
+            row = int(np.argwhere(~finite)[0, 0])
+            raise ValueError(f"network: expected finite values, but row {row} of x holds NaN or infinity")
+        return x if x.dtype.kind != "f" else x.astype(self.vector.dtype, copy=False)
 
     # ---- showing and saving ----------------------------------------------------------------------------------------
 
@@ -302,16 +347,21 @@ def load(path: str | PathLike[str]) -> Network:
     return network
 
 
-def learns(layer: Layer) -> bool:
-    """Tell whether a layer, or any inside it, has parameters."""
-    return any(inner.params for _, inner in layer.named_layers())
+def stages(layers: dict[str, Layer]) -> list[tuple[str, Any]]:
+    """Return what runs a stack of layers: where kernels are compiled chains of them, see `nnlib.chain`; else they."""
+    if not kernels.accelerated():
+        return list(layers.items())
+    from nnlib.chain import chains  # numba takes a moment to import: not before there is a network
+
+    return chains(layers)
+
+
+def learns(stage: Any) -> bool:
+    """Tell whether a layer or chain, or any layer inside it, has parameters."""
+    return any(inner.params for _, inner in stage.named_layers())
 
 
 def add(y: Array, shortcut: Array) -> Array:
     """Return the sum of a residual block's two branches; ValueError where their shapes differ."""
-    if y.shape != shortcut.shape:
-        raise ValueError(
-            f"residual: the body gives {y.shape[1:]}, the shortcut {shortcut.shape[1:]}; "
-            "give downsample, a layer that brings the shortcut to the body's shape"
-        )
+    same_branches(y.shape, shortcut.shape)
     return y + shortcut

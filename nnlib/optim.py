@@ -3,11 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from nnlib import kernels
 from nnlib.functional.checks import Array
 from nnlib.schedules import Schedule
-
-# Elements that are updated at a time: few enough that every pass over them after the first finds them in cache.
-BLOCK = 32768
 
 
 @dataclass(frozen=True)
@@ -41,9 +39,6 @@ class SGD:
     ) -> None:
         """Move the parameters one step, in place; ``velocity`` holds an array for each parameter and is updated too."""
         for name, parameter in parameters.items():
-            flat, slope, speed = parameter.reshape(-1), gradients[name].reshape(-1), velocity[name].reshape(-1)
-            for start in range(0, flat.size, BLOCK):
-                p, g, v = (array[start : start + BLOCK] for array in (flat, slope, speed))
-                v *= momentum
-                v += g
-                p -= rate * (g + momentum * v if self.nesterov else v)
+            kernels.momentum_step(
+                parameter, gradients[name], velocity[name], rate=rate, momentum=momentum, nesterov=self.nesterov
+            )

@@ -1,6 +1,7 @@
 """What a finished experiment leaves behind: a JSON file that is sealed, and beside it the arrays it names."""
 
 import hashlib
+import importlib.metadata
 import io
 import json
 import os
@@ -12,13 +13,13 @@ from typing import Any
 import numpy as np
 import threadpoolctl
 
-from nnlib import checkpoint, metrics
+from nnlib import checkpoint, kernels, metrics
 from nnlib.functional.checks import Array
 from nnlib.history import EpochRecord, History, StepRecord
 
 # Raised by a change that moves results in the last bit, or changes the images that the library draws: records of
 # another numerics version are made anew.
-NUMERICS = 1
+NUMERICS = 2
 REPLAYED = 20  # steps whose losses are stored to the last bit
 
 
@@ -117,7 +118,8 @@ _MEND = "restore it, or remove it to train again"
 
 def versions() -> dict[str, str]:
     """Return the versions that a result depends on."""
-    return {"python": platform.python_version(), "numpy": np.__version__}
+    compiler = {"numba": importlib.metadata.version("numba")} if kernels.accelerated() else {}
+    return {"python": platform.python_version(), "numpy": np.__version__, **compiler}
 
 
 def machine() -> dict[str, Any]:
@@ -127,7 +129,12 @@ def machine() -> dict[str, Any]:
         for pool in threadpoolctl.threadpool_info()
         if pool["user_api"] == "blas"
     ]
-    return {"system": platform.system(), "processor": _processor(), "cores": os.cpu_count(), "blas": blas}
+    machine = {"system": platform.system(), "processor": _processor(), "cores": os.cpu_count(), "blas": blas}
+    if kernels.accelerated():
+        from nnlib.kernels import runtime, tile  # numba takes a moment to import
+
+        machine["kernels"] = {"vector_bytes": tile.VECTOR_BYTES, "threads": runtime.threads()}
+    return machine
 
 
 def _processor() -> str:

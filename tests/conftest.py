@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -18,3 +19,17 @@ def real_data() -> Path:
     if os.environ.get("CI", "").lower() == "true":
         pytest.fail(message)
     pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def torch() -> ModuleType:
+    """PyTorch on one thread, the independent implementation; without it the test is skipped, or fails under CI."""
+    try:
+        import torch
+    except ImportError as error:
+        message = f"compares with PyTorch, which cannot be imported ({error}): pip install torch"
+        if os.environ.get("CI", "").lower() == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    torch.set_num_threads(1)
+    return torch

@@ -9,7 +9,7 @@ from sklearn.neural_network._stochastic_optimizers import SGDOptimizer
 from nnlib import SGD, EarlyStopping, schedules
 from nnlib.configuration import as_config, differences
 from nnlib.history import EpochRecord
-from nnlib.optim import BLOCK
+from nnlib.functional.descent import BLOCK
 
 
 @pytest.mark.parametrize("nesterov", [False, True])

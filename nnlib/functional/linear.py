@@ -11,9 +11,7 @@ def linear_forward(x: Array, w: Array, b: Array) -> Array:
     x: (N, ...) floats, flattened to (N, D);  w: (D, M);  b: (M,).  y: (N, M), the dtype of the operands.
     Raises ValueError when the shapes do not fit. Source: Goodfellow et al. 2016, section 6.1.
     """
-    _check_operands(x, w)
-    if b.shape != w.shape[1:]:
-        raise ValueError(f"linear: b has shape {b.shape}, w of shape {w.shape} expects {w.shape[1:]}")
+    check_operands(x, w, b)
     return x.reshape(len(x), -1) @ w + b
 
 
@@ -26,14 +24,15 @@ def linear_backward(
     layer of a network needs none);  dw = x^T dy: (D, M);  db = sum of dy over the batch: (M,).
     Raises ValueError when the shapes do not fit.
     """
-    _check_operands(x, w)
+    check_operands(x, w)
     same_shape("linear: dy", dy, (len(x), w.shape[1]))
     flat = x.reshape(len(x), -1)
     dx = (dy @ w.T).reshape(x.shape) if input_grad else None
     return dx, flat.T @ dy, dy.sum(axis=0)
 
 
-def _check_operands(x: Array, w: Array) -> None:
+def check_operands(x: Array, w: Array, b: Array | None = None) -> None:
+    """Raise ValueError unless x (N, ...), w (D, M) and b (M,) fit each other."""
     if w.ndim != 2:
         raise ValueError(f"linear: w has shape {w.shape}, expected (inputs, outputs)")
     if x.ndim < 2:
@@ -41,3 +40,5 @@ def _check_operands(x: Array, w: Array) -> None:
     features = int(np.prod(x.shape[1:]))
     if features != w.shape[0]:
         raise ValueError(f"linear: x has {features} features, w expects {w.shape[0]}")
+    if b is not None and b.shape != w.shape[1:]:
+        raise ValueError(f"linear: b has shape {b.shape}, w of shape {w.shape} expects {w.shape[1:]}")

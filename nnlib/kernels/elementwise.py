@@ -1,0 +1,184 @@
+"""Passes over memory: rectifier, dropout, sums over rows, and the optimiser's update, each read and written once."""
+
+import numpy as np
+from numba import prange
+
+from nnlib.functional import add_decay as plain_add_decay
+from nnlib.functional import dropout_backward as plain_dropout_backward
+from nnlib.functional import dropout_forward as plain_dropout_forward
+from nnlib.functional import momentum_step as plain_momentum_step
+from nnlib.functional import relu_backward as plain_relu_backward
+from nnlib.functional import relu_forward as plain_relu_forward
+from nnlib.functional import sum_of_squares as plain_sum_of_squares
+from nnlib.functional.checks import Array, probability_to_drop, same_shape
+from nnlib.kernels.arrays import packed, rows, twin
+from nnlib.kernels.product import part
+from nnlib.kernels.runtime import kernel, threads_for
+
+UNIT = 4096  # elements that one thread takes at the least
+SUMMED = 64  # rows that are added up before the sum goes on in double precision
+
+
+@twin(plain_relu_forward)
+def relu_forward(x: Array) -> Array:
+    y = np.empty(x.shape, dtype=x.dtype)
+    rectify(packed(x).reshape(-1), y.reshape(-1), threads_for(x.size))
+    return y
+
+
+@twin(plain_relu_backward)
+def relu_backward(dy: Array, x: Array) -> Array:
+    same_shape("relu: dy", dy, x.shape)
+    dx = np.empty(x.shape, dtype=x.dtype)
+    pass_where_positive(packed(dy).reshape(-1), packed(x).reshape(-1), dx.reshape(-1), threads_for(x.size))
+    return dx
+
+
+@twin(plain_dropout_forward)
+def dropout_forward(
+    x: Array, p: float, rng: np.random.Generator | None, *, train: bool = True
+) -> tuple[Array, Array | None]:
+    probability_to_drop(p)
+    if not train or rng is None:
+        return plain_dropout_forward(x, p, rng, train=train)
+    y, mask = np.empty(x.shape, dtype=x.dtype), np.empty(x.shape, dtype=np.bool_)
+    draws = rng.random(x.size, dtype=np.float32)
+    scale = x.dtype.type(1 / (1 - p))
+    draw_mask(packed(x).reshape(-1), draws, p, scale, mask.reshape(-1), y.reshape(-1), threads_for(x.size))
+    return y, mask
+
+
+@twin(plain_dropout_backward)
+def dropout_backward(dy: Array, mask: Array | None, p: float) -> Array:
+    probability_to_drop(p)
+    if mask is None:
+        return dy
+    same_shape("dropout: mask", mask, dy.shape)
+    dx = np.empty(dy.shape, dtype=dy.dtype)
+    scale = dy.dtype.type(1 / (1 - p))
+    keep(packed(dy).reshape(-1), packed(mask).reshape(-1), scale, dx.reshape(-1), threads_for(dy.size))
+    return dx
+
+
+@twin(plain_momentum_step)
+def momentum_step(
+    parameter: Array, gradient: Array, velocity: Array, *, rate: float, momentum: float, nesterov: bool = False
+) -> None:
+    kind = parameter.dtype.type
+    flat = [array.reshape(-1) for array in (parameter, packed(gradient), velocity)]
+    move(*flat, kind(rate), kind(momentum), nesterov, threads_for(parameter.size))
+
+
+@twin(plain_add_decay)
+def add_decay(gradient: Array, parameter: Array, l2: float) -> None:
+    factor = gradient.dtype.type(l2)
+    add_multiple(gradient.reshape(-1), packed(parameter).reshape(-1), factor, threads_for(parameter.size))
+
+
+@twin(plain_sum_of_squares)
+def sum_of_squares(parameter: Array) -> float:
+    workers = threads_for(parameter.size)
+    sums = np.empty(workers)
+    part_squares(packed(parameter).reshape(-1), sums, workers)
+    return float(sums.sum())
+
+
+def column_sums(y: Array) -> Array:
+    """Return the sum of y (..., C) over all axes but the last: (C,), added up in double precision."""
+    workers = threads_for(y.size)
+    sums = np.empty((workers, y.shape[-1]))
+    add_rows(rows(y), sums, workers)
+    return sums.sum(axis=0).astype(y.dtype)
+
+
+@kernel
+def rectify(x, y, threads):
+    """y = max(0, x); a NaN stays."""
+    for thread in prange(threads):
+        begin, end = part(x.size, UNIT, thread, threads)
+        for i in range(begin, end):
+            y[i] = x.dtype.type(0) if x[i] < 0 else x[i]
+
+
+@kernel
+def pass_where_positive(dy, x, dx, threads):
+    """dx = dy where x > 0, else 0."""
+    for thread in prange(threads):
+        begin, end = part(x.size, UNIT, thread, threads)
+        for i in range(begin, end):
+            dx[i] = dy[i] if x[i] > 0 else dy.dtype.type(0)
+
+
+@kernel
+def draw_mask(x, draws, p, scale, mask, y, threads):
+    """mask = draws >= p; y = x * scale where the mask is set, else 0."""
+    for thread in prange(threads):
+        begin, end = part(x.size, UNIT, thread, threads)
+        for i in range(begin, end):
+            mask[i] = draws[i] >= p
+            y[i] = x[i] * (scale if draws[i] >= p else x.dtype.type(0))
+
+
+@kernel
+def keep(dy, mask, scale, dx, threads):
+    """dx = dy * scale where the mask is set, else 0."""
+    for thread in prange(threads):
+        begin, end = part(dy.size, UNIT, thread, threads)
+        for i in range(begin, end):
+            dx[i] = dy[i] * (scale if mask[i] else dy.dtype.type(0))
+
+
+@kernel
+def add_rows(y, sums, threads):
+    """sums[thread] = the sum of the thread's rows of y (M, C)."""
+    columns = y.shape[1]
+    for thread in prange(threads):
+        begin, end = part(len(y), SUMMED, thread, threads)
+        total = np.zeros(columns)
+        some = np.empty(columns, dtype=y.dtype)
+        for r in range(begin, end, SUMMED):
+            some[:] = 0
+            for i in range(r, min(end, r + SUMMED)):
+                for j in range(columns):
+                    some[j] += y[i, j]
+            for j in range(columns):
+                total[j] += some[j]
+        sums[thread] = total
+
+
+@kernel
+def move(parameter, gradient, velocity, rate, momentum, nesterov, threads):
+    """Do `momentum_step` for flat arrays."""
+    for thread in prange(threads):
+        begin, end = part(parameter.size, UNIT, thread, threads)
+        if nesterov:
+            for i in range(begin, end):
+                velocity[i] = momentum * velocity[i] + gradient[i]
+                parameter[i] -= rate * (gradient[i] + momentum * velocity[i])
+        else:
+            for i in range(begin, end):
+                velocity[i] = momentum * velocity[i] + gradient[i]
+                parameter[i] -= rate * velocity[i]
+
+
+@kernel
+def add_multiple(y, x, factor, threads):
+    """y += factor * x, flat."""
+    for thread in prange(threads):
+        begin, end = part(x.size, UNIT, thread, threads)
+        for i in range(begin, end):
+            y[i] += factor * x[i]
+
+
+@kernel
+def part_squares(x, sums, threads):
+    """sums[thread] = the sum of squares of the thread's part of x, in double precision."""
+    for thread in prange(threads):
+        begin, end = part(x.size, UNIT, thread, threads)
+        lanes = np.zeros(16)
+        for i in range(begin, end - 15, 16):
+            for j in range(16):
+                lanes[j] += x[i + j] * np.float64(x[i + j])
+        for i in range(end - (end - begin) % 16, end):
+            lanes[0] += x[i] * np.float64(x[i])
+        sums[thread] = lanes.sum()

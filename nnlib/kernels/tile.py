@@ -1,0 +1,244 @@
+"""The innermost product: a tile of results that stays in the processor's registers.
+
+Numba's own code would hold one number in a register, or leave the choice to LLVM. Here a function writes LLVM's
+intermediate code itself, which has vectors: ROWS x VECTORS accumulators, each a vector of LANES numbers, are loaded
+once, take part in all steps of a sum, and are stored once. A step loads VECTORS vectors of one operand, and for each
+row one number of the other, which is spread over a vector; so ROWS x VECTORS fused multiply-adds need only
+VECTORS + ROWS loads, and with enough accumulators the processor starts a multiply-add in every slot it has.
+Source: Goto and van de Geijn 2008 (Anatomy of high-performance matrix multiplication), section 4; Georganas et al.
+2018 (Anatomy of high-performance deep learning convolutions), section II.
+"""
+
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+
+def _registers() -> tuple[int, int]:
+    """Return ``(bytes of a vector, rows of a tile)``, chosen for this processor's vector registers."""
+    features = llvm.get_host_cpu_features()
+    if features.get("avx512f"):
+        return 64, 12  # 32 registers: 24 accumulators, two vectors of the panel, the rest for LLVM
+    if features.get("avx2") or features.get("avx"):
+        return 32, 6  # 16 registers: 12 accumulators
+    if llvm.get_default_triple().startswith(("aarch64", "arm64")):
+        return 16, 12  # NEON has 32
+    return 16, 4
+
+
+VECTOR_BYTES, ROWS = _registers()
+FEW_ROWS = 4 if ROWS > 4 else 2  # for what is left of the rows; then one by one
+VECTORS = 2  # of a panel; a narrow panel has one
+
+_INT = ir.IntType(64)
+
+
+def _tile(rows: int, vectors: int, gathered: bool) -> Any:
+    """Return the function that adds up one tile of rows x (vectors of numbers)."""
+
+    @intrinsic
+    def tile(typing, x, x_start, places, place, segments, segment_stride, length, panel, y, y_start, y_stride, add):
+        integer = types.intp
+        signature = types.void(
+            x, integer, places, integer, integer, integer, integer, panel, y, integer, integer, types.boolean
+        )
+        scalar = ir.DoubleType() if y.dtype == types.float64 else ir.FloatType()
+        return signature, _Emitter(rows, vectors, gathered, scalar)
+
+    return tile
+
+
+class _Emitter:
+    """Writes the intermediate code of one tile; numba calls it with the arguments of the tile function."""
+
+    def __init__(self, rows: int, vectors: int, gathered: bool, scalar: Any) -> None:
+        self.rows, self.vectors, self.gathered = rows, vectors, gathered
+        self.lanes = VECTOR_BYTES // (8 if isinstance(scalar, ir.DoubleType) else 4)
+        self.align = 8 if isinstance(scalar, ir.DoubleType) else 4
+        self.vector = ir.VectorType(scalar, self.lanes)
+
+    def __call__(self, context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        self.builder = builder
+        x, x_start, places, place, segments, stride, length, panel, y, y_start, y_stride, add = arguments
+        x, places, panel, y = _data(context, builder, signature, arguments, (0, 2, 7, 8))
+        x, y, places = builder.gep(x, [x_start]), builder.gep(y, [y_start]), builder.gep(places, [place])
+        cells = [[self._cell(y, y_stride, r, v) for v in range(self.vectors)] for r in range(self.rows)]
+        sums = [[cgutils.alloca_once(builder, self.vector) for _ in row] for row in cells]
+        self._start(sums, cells, add)
+        step = self._stepper(sums, panel)
+        if self.gathered:
+            # One row of x after the other: the tile's rows are neighbours in memory, and `places` tells each step's.
+            with cgutils.for_range(builder, length) as loop:
+                row = builder.gep(x, [builder.load(builder.gep(places, [loop.index]))])
+                step([builder.gep(row, [_INT(r)]) for r in range(self.rows)])
+        else:
+            # `places` tells where each of the tile's rows begins; the steps are neighbours within a segment.
+            begins = [builder.gep(x, [builder.load(builder.gep(places, [_INT(r)]))]) for r in range(self.rows)]
+            with cgutils.for_range(builder, segments) as segment:
+                shift = builder.mul(segment.index, stride)
+                pointers = [builder.gep(begin, [shift]) for begin in begins]
+                with cgutils.for_range(builder, length) as loop:
+                    step([builder.gep(pointer, [loop.index]) for pointer in pointers])
+        for sum_row, cell_row in zip(sums, cells, strict=True):
+            for total, cell in zip(sum_row, cell_row, strict=True):
+                builder.store(builder.load(total), cell, align=self.align)
+        return context.get_dummy_value()
+
+    def _cell(self, y: Any, stride: Any, r: int, v: int) -> Any:
+        """Return where vector v of row r of the result lies."""
+        place = self.builder.add(self.builder.mul(_INT(r), stride), _INT(v * self.lanes))
+        return self.builder.bitcast(self.builder.gep(y, [place]), self.vector.as_pointer())
+
+    def _start(self, sums: Any, cells: Any, add: Any) -> None:
+        """Begin with what is there where ``add``, else with zeros."""
+        zero = ir.Constant(self.vector, [0.0] * self.lanes)
+        with self.builder.if_else(cgutils.is_not_null(self.builder, add)) as (there, nothing):
+            with there:
+                for sum_row, cell_row in zip(sums, cells, strict=True):
+                    for total, cell in zip(sum_row, cell_row, strict=True):
+                        self.builder.store(self.builder.load(cell, align=self.align), total)
+            with nothing:
+                for total in (total for sum_row in sums for total in sum_row):
+                    self.builder.store(zero, total)
+
+    def _stepper(self, sums: Any, panel: Any) -> Any:
+        """Return a function that writes one step, given where each row's number lies."""
+        builder, vector = self.builder, self.vector
+        name = f"llvm.fmuladd.v{self.lanes}f{8 * self.align}"
+        multiply_add = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector] * 3), name)
+        position = cgutils.alloca_once_value(builder, panel)
+        spread = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
+        empty = ir.Constant(vector, ir.Undefined)
+
+        def step(numbers: Any) -> None:
+            here = builder.load(position)
+            columns = [
+                builder.load(
+                    builder.bitcast(builder.gep(here, [_INT(v * self.lanes)]), vector.as_pointer()), align=self.align
+                )
+                for v in range(self.vectors)
+            ]
+            for number, sum_row in zip(numbers, sums, strict=True):
+                first = builder.insert_element(empty, builder.load(number, align=self.align), ir.IntType(32)(0))
+                spread_out = builder.shuffle_vector(first, empty, spread)
+                for column, total in zip(columns, sum_row, strict=True):
+                    builder.store(builder.call(multiply_add, (spread_out, column, builder.load(total))), total)
+            builder.store(builder.gep(here, [_INT(self.vectors * self.lanes)]), position)
+
+        return step
+
+
+# rows: places[r] is where row r of the tile begins in x; the sum runs over segments of `length` neighbours.
+rows_wide, rows_narrow = _tile(ROWS, 2, False), _tile(ROWS, 1, False)
+few_rows_wide, few_rows_narrow = _tile(FEW_ROWS, 2, False), _tile(FEW_ROWS, 1, False)
+row_wide, row_narrow = _tile(1, 2, False), _tile(1, 1, False)
+# columns: the tile's rows are neighbours in x; the sum runs over places[0 .. length).
+columns_wide, columns_narrow = _tile(ROWS, 2, True), _tile(ROWS, 1, True)
+few_columns_wide, few_columns_narrow = _tile(FEW_ROWS, 2, True), _tile(FEW_ROWS, 1, True)
+column_wide, column_narrow = _tile(1, 2, True), _tile(1, 1, True)
+
+
+@intrinsic
+def copy_vectors(typing, source, source_start, target, target_start, count):
+    """Copy ``count`` vectors (one or two) of neighbours from one flat array to another."""
+    signature = types.void(source, types.intp, target, types.intp, types.intp)
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        block = _Block(builder, _begins(context, builder, signature, arguments))
+        block.store(1, block.load(0, 0), 0)
+        with builder.if_then(builder.icmp_signed(">", arguments[4], _INT(1))):
+            block.store(1, block.load(0, block.lanes), block.lanes)
+        return context.get_dummy_value()
+
+    return signature, emit
+
+
+@intrinsic
+def transpose_vectors(typing, source, source_start, target, target_start, source_stride, target_stride):
+    """Write the transpose of a square block, as many numbers a side as a vector holds; rows are a stride apart."""
+    signature = types.void(source, types.intp, target, types.intp, types.intp, types.intp)
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        block = _Block(builder, _begins(context, builder, signature, arguments))
+        lanes = block.lanes
+        rows = [block.load(0, builder.mul(_INT(r), arguments[4])) for r in range(lanes)]
+        # Swap the off-diagonal quarters, then those of each quarter, and so on down to single numbers.
+        half = lanes // 2
+        while half:
+            for r in (r for r in range(lanes) if not r & half):
+                upper, lower = rows[r], rows[r + half]
+                left = [lanes + j - half if j & half else j for j in range(lanes)]
+                rows[r] = block.pick(upper, lower, left)
+                rows[r + half] = block.pick(upper, lower, [j + half for j in left])
+            half //= 2
+        for r in range(lanes):
+            block.store(1, rows[r], builder.mul(_INT(r), arguments[5]))
+        return context.get_dummy_value()
+
+    return signature, emit
+
+
+@intrinsic
+def finish_vector(typing, y, place, column, scale, shift, residual, scales, shifts, adds, rectifies):
+    """Apply y * scale + shift + residual and the rectifier, each where asked, to one vector of y at ``place``.
+
+    scale and shift (vectors, read at ``column``) and residual (flat, at ``place``) are read only where asked.
+    """
+    signature = types.void(y, types.intp, types.intp, scale, shift, residual, *[types.boolean] * 4)
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place, column = arguments[1:3]
+        block = _Block(builder, _data(context, builder, signature, arguments, (0, 3, 4, 5)))
+        number = cgutils.alloca_once_value(builder, block.load(0, place))
+        for asked, array, at, combine in (
+            (6, 1, column, builder.fmul), (7, 2, column, builder.fadd), (8, 3, place, builder.fadd),
+        ):  # fmt: skip
+            with builder.if_then(arguments[asked]):
+                builder.store(combine(builder.load(number), block.load(array, at)), number)
+        with builder.if_then(arguments[9]):
+            value, zero = builder.load(number), ir.Constant(block.vector, [0.0] * block.lanes)
+            builder.store(builder.select(builder.fcmp_ordered("<", value, zero), zero, value), number)
+        block.store(0, builder.load(number), place)
+        return context.get_dummy_value()
+
+    return signature, emit
+
+
+def _data(context: Any, builder: Any, signature: Any, arguments: Any, places: tuple[int, ...]) -> list[Any]:
+    """Return where the data of some of the arguments, arrays, begin."""
+    return [context.make_array(signature.args[i])(context, builder, arguments[i]).data for i in places]
+
+
+def _begins(context: Any, builder: Any, signature: Any, arguments: Any) -> list[Any]:
+    """Return where the two operands begin that the first four arguments tell: array, start, array, start."""
+    arrays = _data(context, builder, signature, arguments, (0, 2))
+    return [builder.gep(array, [start]) for array, start in zip(arrays, arguments[1:4:2], strict=True)]
+
+
+class _Block:
+    """Loads and stores vectors at a place in one of some flat arrays."""
+
+    def __init__(self, builder: Any, begins: list[Any]) -> None:
+        self.builder, self.begins = builder, begins
+        scalar = begins[0].type.pointee
+        self.align = 8 if isinstance(scalar, ir.DoubleType) else 4
+        self.lanes = VECTOR_BYTES // self.align
+        self.vector = ir.VectorType(scalar, self.lanes)
+
+    def _at(self, array: int, place: Any) -> Any:
+        place = _INT(place) if isinstance(place, int) else place
+        return self.builder.bitcast(self.builder.gep(self.begins[array], [place]), self.vector.as_pointer())
+
+    def load(self, array: int, place: Any) -> Any:
+        return self.builder.load(self._at(array, place), align=self.align)
+
+    def store(self, array: int, value: Any, place: Any) -> None:
+        self.builder.store(value, self._at(array, place), align=self.align)
+
+    def pick(self, a: Any, b: Any, places: list[int]) -> Any:
+        """Return the numbers at ``places`` of a followed by b."""
+        return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(places)), places))
