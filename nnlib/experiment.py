@@ -21,11 +21,13 @@ from nnlib.stopping import EarlyStopping
 
 @dataclass(frozen=True)
 class Experiment:
-    """A fully connected network, its data and its training: all that the result depends on."""
+    """A network, its data and its training: all that the result depends on."""
 
     data: str  # cifar10, fer2013, shapes10 or faces7
-    hidden: tuple[int, ...]  # () for a linear classifier
+    hidden: tuple[int, ...]  # of an mlp; () for a linear classifier
     epochs: int
+    network: Literal["mlp", "small_cnn", "face_cnn", "resnet50", "resnet101"] = "mlp"
+    width: int = 64  # of a resnet
     schedule: Schedule = Constant(0.01)
     train_size: int | None = None  # the first so many training images; None: all
     val_size: int = 5000  # held out of the training images
@@ -61,7 +63,7 @@ def build(experiment: Experiment, train_split: data.Split) -> Network:
     """Return the experiment's untrained network, its normalisation fitted."""
     rng = np.random.default_rng((experiment.seed, 1))
     shape, classes = train_split.inputs.shape[1:], len(train_split.classes)
-    network = models.mlp(shape, experiment.hidden, classes, dropout=experiment.dropout, rng=rng)
+    network = untrained(experiment, shape, classes, rng)
     network.fit_normalization(train_split.inputs)
     if experiment.deviation is not None:
         for name in network.weights()[:-1]:
@@ -74,6 +76,18 @@ def build(experiment: Experiment, train_split: data.Split) -> Network:
         }
         network = Network(Sequential(frozen), network.input_shape)
     return network
+
+
+def untrained(experiment: Experiment, shape: tuple[int, ...], classes: int, rng: Generator) -> Network:
+    """Return the named network for inputs of ``shape``."""
+    if experiment.network == "mlp":
+        return models.mlp(shape, experiment.hidden, classes, dropout=experiment.dropout, rng=rng)
+    if experiment.network == "small_cnn":
+        return models.small_cnn(shape, classes, dropout=experiment.dropout, rng=rng)
+    if experiment.network == "face_cnn":
+        return models.face_cnn(shape, classes, rng=rng)
+    depth = int(experiment.network.removeprefix("resnet"))
+    return models.resnet(depth, 1, input_shape=shape, classes=classes, width=experiment.width, rng=rng)
 
 
 def make_solver(
@@ -91,9 +105,18 @@ def make_solver(
 
 
 def train(
-    name: str, profile: str, experiment: Experiment, *, run_dir: Path | None, root: str | Path | None = None
+    name: str,
+    profile: str,
+    experiment: Experiment,
+    *,
+    run_dir: Path | None,
+    root: str | Path | None = None,
+    network_path: Path | None = None,
 ) -> Record:
-    """Train an experiment, continuing the run in ``run_dir`` if it was cut off, and return its record."""
+    """Train an experiment, continuing the run in ``run_dir`` if it was cut off, and return its record.
+
+    The trained network is saved at ``network_path`` if one is given.
+    """
     splits = load_splits(experiment, root)
     network = build(experiment, splits[0])
     watch = ActivationStatistics(splits[0].inputs[:500]) if experiment.keep == "activations" else None
@@ -104,6 +127,9 @@ def train(
     initial_loss, _ = evaluate(network, splits[1])
     history = solver.fit(resume=True)
     train_split, val, test = splits
+    if network_path is not None:
+        told = {"experiment": name, "profile": profile, "data": train_split.source, "train": train_split.fingerprint}
+        network.save(network_path, metadata=told)
     probabilities = network.predict_proba(test.inputs)
     arrays: dict[str, Array] = {
         "test_probabilities": probabilities.astype(np.float16),

@@ -51,6 +51,25 @@ _FAMILY: dict[str, dict[Profile, Experiment]] = {
 
 EXPERIMENTS: dict[str, dict[Profile, Experiment]] = {
     **_FAMILY,
+    # Faces, with and without convolution, and the first steps of a deep network.
+    "mlp_faces": {
+        "quick": Experiment("faces7", (512, 256), epochs=6, val_size=1000, dropout=0.2, schedule=Cosine(0.02)),
+        "full": Experiment("fer2013", (1024, 512), epochs=10, val_size=2871, dropout=0.2, schedule=Cosine(0.02)),
+    },
+    "small_cnn": {
+        "quick": Experiment("faces7", (), 3, "small_cnn", val_size=1000, dropout=0.5, schedule=Cosine(0.03)),
+        "full": Experiment("fer2013", (), 3, "small_cnn", val_size=2871, dropout=0.5, schedule=Cosine(0.03)),
+    },
+    "resnet50_start": {
+        "quick": Experiment(
+            "faces7", (), 1, "resnet50", width=8, train_size=3200, val_size=1000, batch_size=64,
+            schedule=WarmUp(Cosine(0.05), 0.3),
+        ),
+        "full": Experiment(
+            "fer2013", (), 1, "resnet50", train_size=19200, val_size=2871, batch_size=64,
+            schedule=WarmUp(Cosine(0.05), 0.3),
+        ),
+    },
     "overfit50": {
         "quick": Experiment(
             "shapes10", (1024, 512), epochs=10, train_size=50, val_size=1500, batch_size=10, schedule=Cosine(0.01)
@@ -132,7 +151,8 @@ def run(
     record = stored(name, experiment, folder)
     if record is None or records.path_of(folder, name).stat().st_mtime < float(os.environ.get("NNLIB_RETRAIN", 0)):
         run_dir = runs_root() / f"{profile}-{name}-{digest(experiment)}"
-        record = train(name, profile, experiment, run_dir=run_dir, root=root)
+        saved = network_path(name, profile)
+        record = train(name, profile, experiment, run_dir=run_dir, root=root, network_path=saved)
         records.save(record, folder)
         shutil.rmtree(run_dir, ignore_errors=True)
     return record
@@ -164,6 +184,11 @@ def record_folder(profile: Profile) -> Path:
 def runs_root() -> Path:
     """Return where runs and checkpoints lie: $NNLIB_RUNS, else runs/ of the checkout."""
     return Path(os.environ.get("NNLIB_RUNS") or (checkout_root() or Path.cwd()) / "runs")
+
+
+def network_path(name: str, profile: Profile) -> Path:
+    """Return where the network that an experiment trained on this machine is saved."""
+    return runs_root() / "networks" / f"{profile}-{name}.safetensors"
 
 
 def plain(experiment: Experiment) -> dict[str, Any]:
