@@ -1,4 +1,4 @@
-"""The command line: `nnlib data` and `nnlib train`."""
+"""The command line: `nnlib data`, `nnlib train` and `nnlib bench`."""
 
 import argparse
 import ast
@@ -6,7 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from nnlib import experiments
+from nnlib import bench, experiments
+from nnlib.bench import store
 from nnlib.data import sources
 
 DONE, FAILED, WRONG_USE = 0, 1, 2
@@ -51,6 +52,13 @@ def parser() -> argparse.ArgumentParser:
     trainer.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a field, say epochs=3")
     trainer.add_argument("--verify", action="store_true", help="replay the record's first steps and compare")
     trainer.set_defaults(command=train)
+    timer = commands.add_parser("bench", parents=[common], help="step times, rates, peak memory, ratios to PyTorch")
+    timer.add_argument("works", nargs="*", metavar="WORK", help=f"{', '.join(bench.WORKS)}; default: all, and growth")
+    timer.add_argument("--against", choices=["torch"], help="compare with PyTorch, at its defaults and tuned")
+    timer.add_argument("--json", metavar="FILE", help="add the run to the list of runs in FILE")
+    timer.add_argument("--rounds", type=int, default=bench.Settings.rounds, metavar="N", help="default: %(default)s")
+    timer.add_argument("--growth", action="store_true", help="step time against batch size and image side, too")
+    timer.set_defaults(command=measure)
     return top
 
 
@@ -110,6 +118,33 @@ def setting(text: str) -> tuple[str, Any]:
     if not isinstance(parsed, kind):
         raise UsageError(f"--set: {key} is of type {kind.__name__}; got {value!r}")
     return key, parsed
+
+
+def measure(options: argparse.Namespace) -> int:
+    """Measure works, and add the run to a file; what is wrong with the call or the file is told before."""
+    unknown = [name for name in options.works if name not in bench.WORKS]
+    if unknown:
+        raise UsageError(f"bench: no work {unknown[0]!r}; the works are {', '.join(bench.WORKS)}")
+    if options.rounds < 1:
+        raise UsageError(f"bench: expected --rounds of at least 1, got {options.rounds}")
+    runs = []
+    if options.json:
+        runs = store.load(options.json)
+        store.save(options.json, runs)
+    works = [bench.WORKS[name] for name in dict.fromkeys(options.works) or bench.WORKS]
+    try:
+        run = bench.run(
+            works,
+            torch=options.against == "torch",
+            growth=options.growth or not options.works,
+            settings=bench.Settings(rounds=options.rounds),
+            show=lambda line: print(line, flush=True),
+        )
+    except KeyboardInterrupt:
+        raise RuntimeError("bench: interrupted; the run was not stored") from None
+    if options.json:
+        store.save(options.json, [*runs, run])
+    return DONE
 
 
 def data_status(options: argparse.Namespace) -> int:

@@ -82,12 +82,14 @@ def untrained(experiment: Experiment, shape: tuple[int, ...], classes: int, rng:
     """Return the named network for inputs of ``shape``."""
     if experiment.network == "mlp":
         return models.mlp(shape, experiment.hidden, classes, dropout=experiment.dropout, rng=rng)
+    height, width, channels = shape
+    image = height, width, channels
     if experiment.network == "small_cnn":
-        return models.small_cnn(shape, classes, dropout=experiment.dropout, rng=rng)
+        return models.small_cnn(image, classes, dropout=experiment.dropout, rng=rng)
     if experiment.network == "face_cnn":
-        return models.face_cnn(shape, classes, rng=rng)
+        return models.face_cnn(image, classes, rng=rng)
     depth = int(experiment.network.removeprefix("resnet"))
-    return models.resnet(depth, 1, input_shape=shape, classes=classes, width=experiment.width, rng=rng)
+    return models.resnet(depth, 1, input_shape=image, classes=classes, width=experiment.width, rng=rng)
 
 
 def make_solver(

@@ -129,7 +129,8 @@ def machine() -> dict[str, Any]:
         for pool in threadpoolctl.threadpool_info()
         if pool["user_api"] == "blas"
     ]
-    machine = {"system": platform.system(), "processor": _processor(), "cores": os.cpu_count(), "blas": blas}
+    machine: dict[str, Any] = {"system": platform.system(), "processor": _processor()}
+    machine |= {"cores": os.cpu_count(), "blas": blas}
     if kernels.accelerated():
         from nnlib.kernels import runtime, tile  # numba takes a moment to import
 

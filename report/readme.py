@@ -1,18 +1,27 @@
-"""The table of results in the README, generated from the full profile's records."""
+"""The tables in the README: results, from the full profile's records, and speed, from the runs of `nnlib bench`."""
 
 import re
 from pathlib import Path
+from typing import Any
 
 from nnlib import checkpoint, experiments
+from nnlib.bench import store, tables
 from nnlib.records import Record
 
-MARKED = re.compile(r"(<!-- results -->\n).*?(<!-- /results -->)", re.DOTALL)
+BENCH = Path("report") / "bench.json"  # beside the README
 
 
 def update(path: Path) -> None:
-    """Rewrite the table between the README's two marks."""
+    """Rewrite what stands between the README's pairs of marks."""
     text = path.read_text()
-    checkpoint.write_bytes(path, MARKED.sub(lambda match: match[1] + table() + match[2], text).encode())
+    for mark, content in (("results", table()), ("bench", bench_table(path.parent / BENCH))):
+        text = _replaced(text, mark, content)
+    checkpoint.write_bytes(path, text.encode())
+
+
+def _replaced(text: str, mark: str, content: str) -> str:
+    pattern = re.compile(rf"(<!-- {mark} -->\n).*?(<!-- /{mark} -->)", re.DOTALL)
+    return pattern.sub(lambda match: match[1] + content + match[2], text)
 
 
 def table() -> str:
@@ -43,3 +52,35 @@ def _row(record: Record) -> str:
 
 def _machine(record: Record) -> str:
     return f"{record.machine['processor']}, {record.machine['cores']} cores, NumPy {record.versions['numpy']}"
+
+
+def bench_table(path: Path) -> str:
+    """Return the stored runs of the benchmark as one Markdown table, the worst ratio of each, and the machine below."""
+    runs = store.load(path)
+    rows = tables.worst(runs)
+    if not rows:
+        return "Nothing was measured yet.\n"
+    torch = any(row["against"] for row in rows)
+    titles = tables.columns(torch=torch)
+    lines = [
+        f"| {' | '.join(titles)} |",
+        f"|:---|:---|{'---:|' * (len(titles) - 2)}",
+        *(f"| {' | '.join(_quoted(tables.cells(row, torch=torch)))} |" for row in rows),
+        "",
+        *(f"{line}. " for line in dict.fromkeys(_run(run) for run in runs)),
+    ]
+    if len(runs) > 1:
+        lines.append(f"Of {len(runs)} runs: the median time and rate, the lowest ratio and share, the largest memory.")
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _quoted(cells: list[str]) -> list[str]:
+    return [f"`{cells[0]}`", *cells[1:]]
+
+
+def _run(run: dict[str, Any]) -> str:
+    return f"{run['date'][:10]}: {tables.machine_line(run)}"
+
+
+if __name__ == "__main__":
+    update(Path("README.md"))

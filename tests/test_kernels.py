@@ -1,4 +1,4 @@
-"""Compiled kernels: like their functions in every shape, the same whatever the threads, and gone where they cannot be."""
+"""Compiled kernels: like their functions in every shape, the same whatever the threads, and dispensable."""
 
 import os
 import shutil

@@ -8,8 +8,8 @@ from sklearn.neural_network._stochastic_optimizers import SGDOptimizer
 
 from nnlib import SGD, EarlyStopping, schedules
 from nnlib.configuration import as_config, differences
-from nnlib.history import EpochRecord
 from nnlib.functional.descent import BLOCK
+from nnlib.history import EpochRecord
 
 
 @pytest.mark.parametrize("nesterov", [False, True])

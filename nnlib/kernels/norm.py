@@ -13,7 +13,7 @@ from nnlib.kernels.arrays import no_matrix, packed, twin
 from nnlib.kernels.product import part
 from nnlib.kernels.runtime import inline, kernel, threads
 
-NUMBERS = 8192  # of a block of rows, which the first cache holds for a second look
+NUMBERS = 32768  # of a block of rows, which the second cache holds for a second look
 WIDTH = 512  # numbers in a row, which may hold several pixels
 
 
@@ -73,18 +73,11 @@ def norm(
     rectify: bool = False,
 ) -> tuple[Array, NormContext]:
     """Return batch norm of x, plus ``residual``, rectified where asked, and the context of `norm_gradient`."""
-    if train:
-        mean, variance, count = moments(x)
-        running_mean += momentum * (mean - running_mean)
-        running_var += momentum * (variance * (count / (count - 1)) - running_var)
-    else:
-        mean, variance = running_mean, running_var
-    mean, inverse = mean.astype(x.dtype), (1 / np.sqrt(variance + eps)).astype(x.dtype)
-    y = np.empty(x.shape, dtype=x.dtype)
-    wide, fold = widener(x)
-    apply(
-        wide(x), fold(mean), fold(gamma * inverse), fold(beta),
-        no_matrix(x.dtype) if residual is None else wide(residual), rectify, wide(y), threads(),
+    wide = widener(x)
+    mean, inverse, y = np.empty_like(gamma), np.empty_like(gamma), np.empty(x.shape, dtype=x.dtype)
+    normalise(
+        wide(x), packed(gamma), packed(beta), running_mean, running_var, train, momentum, eps,
+        no_matrix(x.dtype) if residual is None else wide(residual), rectify, mean, inverse, wide(y), threads(),
     )  # fmt: skip
     keep_y = y if rectify and residual is not None else None
     return y, NormContext(x, mean, inverse, gamma, beta, train, rectify, keep_y)
@@ -92,51 +85,20 @@ def norm(
 
 def norm_gradient(dy: Array, context: NormContext, *, add: Array | None = None) -> tuple[Array, Array, Array, Array]:
     """Return ``(dx + add, dgamma, dbeta, g)``: g is dy, or after a sum with a residual what its rectifier let pass."""
-    dtype, channels = dy.dtype, dy.shape[-1]
-    count = dy.size // channels
-    wide, fold = widener(dy)
-    x, mean, beta = wide(context.x), fold(context.mean), fold(context.beta)
-    scale = context.gamma * context.inverse
-    passed = None if context.y is None else np.empty(dy.shape, dtype=dtype)
-    sums = np.empty((threads(), 2, x.shape[1]))
-    output = no_matrix(dtype) if context.y is None else wide(context.y)
-    gradient_sums(
-        wide(dy), x, output, mean, fold(scale), beta, context.rectified,
-        no_matrix(dtype) if passed is None else wide(passed), sums, threads(),
+    wide, nothing = widener(dy), no_matrix(dy.dtype)
+    g = dy if context.y is None else np.empty(dy.shape, dtype=dy.dtype)
+    dx, dgamma, dbeta = np.empty(dy.shape, dtype=dy.dtype), np.empty_like(context.gamma), np.empty_like(context.gamma)
+    normalise_gradient(
+        wide(dy), wide(context.x), nothing if context.y is None else wide(context.y), context.mean, context.inverse,
+        packed(context.gamma), packed(context.beta), context.train, context.rectified,
+        nothing if context.y is None else wide(g), nothing if add is None else wide(add),
+        dgamma, dbeta, wide(dx), threads(),
     )  # fmt: skip
-    dbeta, centred = sums.reshape(threads(), 2, -1, channels).sum(axis=(0, 2))
-    dgamma = centred * context.inverse
-    slope = intercept = np.zeros(channels, dtype=dtype)
-    if context.train:  # the batch's own mean and variance answer to x too
-        slope = (-scale * dgamma * context.inverse / count).astype(dtype)
-        intercept = (-scale * dbeta / count).astype(dtype)
-    dx = np.empty(dy.shape, dtype=dtype)
-    rectified = context.rectified and passed is None
-    apply_gradient(
-        wide(dy if passed is None else passed), x, mean, fold(scale), beta, rectified,
-        fold(slope), fold(intercept), no_matrix(dtype) if add is None else wide(add), wide(dx), threads(),
-    )  # fmt: skip
-    return dx, dgamma.astype(dtype), dbeta.astype(dtype), dy if passed is None else passed
+    return dx, dgamma, dbeta, g
 
 
-def moments(x: Array) -> tuple[Array, Array, int]:
-    """Return ``(mean, variance, count)`` over all axes but the last, float64; variance is that of the sample itself.
-
-    Each thread's means and squares are merged as Chan et al. 1979 say, so nothing cancels where |mean| >> deviation.
-    """
-    wide, _ = widener(x)
-    channels = x.shape[-1]
-    x = wide(x)
-    parts = np.empty((threads(), 3, x.shape[1]))
-    part_moments(x, parts, threads())
-    counts, means, squares = parts.reshape(threads(), 3, -1, channels).transpose(1, 0, 2, 3).reshape(3, -1, channels)
-    count = x.size // channels
-    mean = (counts * means).sum(axis=0) / count
-    return mean, (squares + counts * (means - mean) ** 2).sum(axis=0) / count, count
-
-
-def widener(x: Array) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
-    """Return ``(wide, fold)``: views of arrays (..., C) as rows of several pixels, and vectors (C,) repeated to fit.
+def widener(x: Array) -> Callable[[Array], Array]:
+    """Return a function that views arrays like x (..., C) as rows of several pixels.
 
     Loops run along rows, and short rows do not fill the vector registers.
     """
@@ -144,119 +106,211 @@ def widener(x: Array) -> tuple[Callable[[Array], Array], Callable[[Array], Array
     pixels = 1
     while 2 * pixels * channels <= WIDTH and (x.size // channels) % (2 * pixels) == 0:
         pixels *= 2
-    return (
-        lambda array: packed(array).reshape(-1, pixels * channels),
-        lambda vector: packed(vector) if pixels == 1 else np.tile(vector, pixels),
-    )
-
-
-@kernel
-def part_moments(x, parts, threads):
-    """parts[thread] = count, mean and sum of squared differences from the mean of the thread's rows of x (M, C)."""
-    channels = x.shape[1]
-    block = max(1, NUMBERS // channels)
-    for thread in prange(threads):
-        begin, end = part(len(x), block, thread, threads)
-        count, mean, squares = 0, np.zeros(channels), np.zeros(channels)
-        local, spread = np.empty(channels, dtype=x.dtype), np.empty(channels, dtype=x.dtype)
-        for r in range(begin, end, block):
-            stop = min(end, r + block)
-            n = stop - r
-            local[:] = 0
-            for i in range(r, stop):
-                for j in range(channels):
-                    local[j] += x[i, j]
-            for j in range(channels):
-                local[j] /= n
-            spread[:] = 0
-            for i in range(r, stop):
-                for j in range(channels):
-                    d = x[i, j] - local[j]
-                    spread[j] += d * d
-            for j in range(channels):
-                difference = local[j] - mean[j]
-                mean[j] += difference * n / (count + n)
-                squares[j] += spread[j] + difference * difference * count * n / (count + n)
-            count += n
-        parts[thread, 0] = count
-        parts[thread, 1] = mean
-        parts[thread, 2] = squares
-
-
-@kernel
-def apply(x, mean, scale, beta, residual, rectify, y, threads):
-    """y = (x - mean) * scale + beta + residual, rectified where asked; all (M, C) but the vectors."""
-    channels = x.shape[1]
-    for thread in prange(threads):
-        begin, end = part(len(x), 1, thread, threads)
-        for i in range(begin, end):
-            for j in range(channels):
-                y[i, j] = (x[i, j] - mean[j]) * scale[j] + beta[j]
-            if residual.size:
-                for j in range(channels):
-                    y[i, j] += residual[i, j]
-            if rectify:
-                for j in range(channels):
-                    y[i, j] = x.dtype.type(0) if y[i, j] < 0 else y[i, j]
+    return lambda array: packed(array).reshape(-1, pixels * channels)
 
 
 @inline
-def pass_gradient(dy, x, y, has_y, mean, scale, beta, rectified, g):
-    """Write into g a row of dy where the rectifier let it pass, else 0."""
-    if not rectified:
-        for j in range(len(g)):
-            g[j] = dy[j]
-    elif has_y:
-        for j in range(len(g)):
-            g[j] = dy[j] if y[j] > 0 else dy.dtype.type(0)
-    else:
-        for j in range(len(g)):
-            g[j] = dy[j] if (x[j] - mean[j]) * scale[j] + beta[j] > 0 else dy.dtype.type(0)
+def repeated(vector, width):
+    """Return a vector (C,) so often after itself that it fits rows of several pixels."""
+    return vector if len(vector) == width else np.ascontiguousarray(
+        np.broadcast_to(vector, (width // len(vector), len(vector)))
+    ).reshape(-1)
 
 
 @kernel
-def gradient_sums(dy, x, y, mean, scale, beta, rectified, passed, sums, threads):
-    """sums[thread] = the thread's sums of g and of g * (x - mean), g being dy where the rectifier let it pass.
+def normalise(
+    x, gamma, beta, running_mean, running_var, train, momentum, eps, residual, rectify, mean, inverse, y, threads
+):
+    """Write into y batch norm of x, plus the residual, rectified where asked; and what was subtracted and multiplied.
 
-    That is where y > 0, and without y where what went into the rectifier is. g is written into ``passed`` if given.
+    x, residual and y hold rows of several pixels. In training the running statistics move towards the batch's.
+    """
+    count = x.size // len(gamma)
+    parts = np.empty((threads if train else 0, 3, x.shape[1]))
+    for thread in prange(len(parts)):
+        part_moments(x, parts[thread], thread, threads)
+    if train:
+        merge_moments(parts, count, mean, inverse)
+    for c in range(len(gamma)):
+        if train:
+            variance = np.float64(inverse[c])
+            running_mean[c] += momentum * (mean[c] - running_mean[c])
+            running_var[c] += momentum * (variance * (count / (count - 1)) - running_var[c])
+        else:
+            mean[c], variance = running_mean[c], np.float64(running_var[c])
+        inverse[c] = 1 / np.sqrt(variance + eps)
+    width = x.shape[1]
+    means, scales, shifts = repeated(mean, width), repeated(gamma * inverse, width), repeated(beta, width)
+    for thread in prange(threads):
+        begin, end = part(len(x), 1, thread, threads)
+        apply(x, means, scales, shifts, residual, rectify, y, begin, end)
+
+
+@inline
+def part_moments(x, moments, thread, threads):
+    """moments = count, mean and sum of squared differences from the mean of a thread's rows of x (M, C)."""
+    channels = x.shape[1]
+    block = max(1, NUMBERS // channels)
+    begin, end = part(len(x), block, thread, threads)
+    count, mean, squares = 0, np.zeros(channels), np.zeros(channels)
+    local, spread = np.empty(channels, dtype=x.dtype), np.empty(channels, dtype=x.dtype)
+    for r in range(begin, end, block):
+        stop = min(end, r + block)
+        n = stop - r
+        local[:] = 0
+        for i in range(r, stop):
+            for j in range(channels):
+                local[j] += x[i, j]
+        for j in range(channels):
+            local[j] /= n
+        spread[:] = 0
+        for i in range(r, stop):
+            for j in range(channels):
+                d = x[i, j] - local[j]
+                spread[j] += d * d
+        for j in range(channels):
+            difference = local[j] - mean[j]
+            mean[j] += difference * n / (count + n)
+            squares[j] += spread[j] + difference * difference * count * n / (count + n)
+        count += n
+    moments[0] = count
+    moments[1] = mean
+    moments[2] = squares
+
+
+@inline
+def merge_moments(parts, count, mean, variance):
+    """Write the mean and variance of all rows: the parts' differences are added as Chan et al. 1979 say.
+
+    So nothing cancels where the mean is much larger than the deviation.
+    """
+    channels = len(mean)
+    for c in range(channels):
+        total = 0.0
+        for p in range(len(parts)):
+            for j in range(c, parts.shape[2], channels):
+                total += parts[p, 0, j] * parts[p, 1, j]
+        middle, squares = total / count, 0.0
+        for p in range(len(parts)):
+            for j in range(c, parts.shape[2], channels):
+                squares += parts[p, 2, j] + parts[p, 0, j] * (parts[p, 1, j] - middle) ** 2
+        mean[c], variance[c] = middle, squares / count
+
+
+@inline
+def apply(x, mean, scale, beta, residual, rectify, y, begin, end):
+    """y = (x - mean) * scale + beta + residual, rectified where asked, for rows begin..end."""
+    channels = x.shape[1]
+    for i in range(begin, end):
+        for j in range(channels):
+            y[i, j] = (x[i, j] - mean[j]) * scale[j] + beta[j]
+        if residual.size:
+            for j in range(channels):
+                y[i, j] += residual[i, j]
+        if rectify:
+            for j in range(channels):
+                y[i, j] = x.dtype.type(0) if y[i, j] < 0 else y[i, j]
+
+
+@kernel
+def normalise_gradient(
+    dy, x, y, mean, inverse, gamma, beta, train, rectified, passed, add, dgamma, dbeta, dx, threads
+):
+    """Write dx + add, dgamma and dbeta of `normalise`, and into ``passed`` what its rectifier let pass, given y."""
+    count, channels, width = x.size // len(gamma), len(gamma), x.shape[1]
+    means, scales, shifts = repeated(mean, width), repeated(gamma * inverse, width), repeated(beta, width)
+    sums = np.empty((threads, 2, width))
+    for thread in prange(threads):
+        gradient_sums(dy, x, y, means, scales, shifts, rectified, passed, sums[thread], thread, threads)
+    slope, intercept = np.zeros_like(gamma), np.zeros_like(gamma)
+    for c in range(channels):
+        total, centred = 0.0, 0.0
+        for thread in range(threads):
+            for j in range(c, width, channels):
+                total += sums[thread, 0, j]
+                centred += sums[thread, 1, j]
+        dbeta[c], dgamma[c] = total, centred * inverse[c]
+        if train:  # the batch's own mean and variance answer to x too
+            slope[c] = -gamma[c] * inverse[c] * inverse[c] * inverse[c] * centred / count
+            intercept[c] = -gamma[c] * inverse[c] * total / count
+    slopes, intercepts = repeated(slope, width), repeated(intercept, width)
+    source = passed if y.size else dy
+    for thread in prange(threads):
+        begin, end = part(len(x), 1, thread, threads)
+        rectify = rectified and not y.size
+        apply_gradient(source, x, means, scales, shifts, rectify, slopes, intercepts, add, dx, begin, end)
+
+
+@inline
+def gradient_sums(dy, x, y, mean, scale, beta, rectified, passed, sums, thread, threads):
+    """sums = a thread's sums of g and of g * (x - mean), g being dy where the rectifier let it pass.
+
+    That is where y > 0, and g is then written into ``passed``; without y, where what went into the rectifier is.
     """
     channels = x.shape[1]
     block = max(1, NUMBERS // channels)
-    for thread in prange(threads):
-        begin, end = part(len(x), block, thread, threads)
-        total, product = np.zeros(channels), np.zeros(channels)
-        some, some_product = np.empty(channels, dtype=x.dtype), np.empty(channels, dtype=x.dtype)
-        g = np.empty(channels, dtype=x.dtype)
-        for r in range(begin, end, block):
-            some[:] = 0
-            some_product[:] = 0
-            for i in range(r, min(end, r + block)):
-                pass_gradient(dy[i], x[i], y[i] if y.size else mean, y.size > 0, mean, scale, beta, rectified, g)
-                for j in range(channels):
-                    some[j] += g[j]
-                for j in range(channels):
-                    some_product[j] += g[j] * (x[i, j] - mean[j])
-                if passed.size:
-                    for j in range(channels):
-                        passed[i, j] = g[j]
-            for j in range(channels):
-                total[j] += some[j]
-                product[j] += some_product[j]
-        sums[thread, 0] = total
-        sums[thread, 1] = product
+    begin, end = part(len(x), block, thread, threads)
+    some, some_product = np.empty(channels, dtype=x.dtype), np.empty(channels, dtype=x.dtype)
+    sums[:] = 0
+    for r in range(begin, end, block):
+        stop = min(end, r + block)
+        some[:] = 0
+        some_product[:] = 0
+        if y.size:
+            sum_where_positive(dy, x, y, mean, r, stop, passed, some, some_product)
+        elif rectified:
+            sum_rectified(dy, x, mean, scale, beta, r, stop, some, some_product)
+        else:
+            sum_all(dy, x, mean, r, stop, some, some_product)
+        for j in range(channels):
+            sums[0, j] += some[j]
+            sums[1, j] += some_product[j]
 
 
-@kernel
-def apply_gradient(dy, x, mean, scale, beta, rectified, slope, intercept, add, dx, threads):
-    """dx = g * scale + (x - mean) * slope + intercept + add, with g as in `gradient_sums`."""
+@inline
+def sum_where_positive(dy, x, y, mean, begin, end, passed, some, some_product):
+    """Add rows begin..end to the sums of `gradient_sums`, g being dy where y > 0."""
+    for i in range(begin, end):
+        for j in range(x.shape[1]):
+            passed[i, j] = dy[i, j] if y[i, j] > 0 else dy.dtype.type(0)
+        for j in range(x.shape[1]):
+            some[j] += passed[i, j]
+            some_product[j] += passed[i, j] * (x[i, j] - mean[j])
+
+
+@inline
+def sum_rectified(dy, x, mean, scale, beta, begin, end, some, some_product):
+    """Add rows begin..end to the sums of `gradient_sums`, g being dy where the normalised x is positive."""
+    for i in range(begin, end):
+        for j in range(x.shape[1]):
+            centred = x[i, j] - mean[j]
+            g = dy[i, j] if centred * scale[j] + beta[j] > 0 else dy.dtype.type(0)
+            some[j] += g
+            some_product[j] += g * centred
+
+
+@inline
+def sum_all(dy, x, mean, begin, end, some, some_product):
+    """Add rows begin..end to the sums of `gradient_sums`, g being dy."""
+    for i in range(begin, end):
+        for j in range(x.shape[1]):
+            some[j] += dy[i, j]
+            some_product[j] += dy[i, j] * (x[i, j] - mean[j])
+
+
+@inline
+def apply_gradient(dy, x, mean, scale, beta, rectified, slope, intercept, add, dx, begin, end):
+    """dx = g * scale + (x - mean) * slope + intercept + add for rows begin..end, g as in `gradient_sums` without y."""
     channels = x.shape[1]
-    for thread in prange(threads):
-        begin, end = part(len(x), 1, thread, threads)
-        g = np.empty(channels, dtype=x.dtype)
-        for i in range(begin, end):
-            pass_gradient(dy[i], x[i], mean, False, mean, scale, beta, rectified, g)
+    for i in range(begin, end):
+        if rectified:
             for j in range(channels):
-                dx[i, j] = g[j] * scale[j] + (x[i, j] - mean[j]) * slope[j] + intercept[j]
-            if add.size:
-                for j in range(channels):
-                    dx[i, j] += add[i, j]
+                centred = x[i, j] - mean[j]
+                g = dy[i, j] if centred * scale[j] + beta[j] > 0 else dy.dtype.type(0)
+                dx[i, j] = g * scale[j] + centred * slope[j] + intercept[j]
+        else:
+            for j in range(channels):
+                dx[i, j] = dy[i, j] * scale[j] + (x[i, j] - mean[j]) * slope[j] + intercept[j]
+        if add.size:
+            for j in range(channels):
+                dx[i, j] += add[i, j]

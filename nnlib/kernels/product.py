@@ -9,6 +9,7 @@ that a convolution multiplies is a number of such segments, equally far apart, a
 import numpy as np
 from numba import prange
 
+from nnlib.functional.checks import Array
 from nnlib.kernels import tile
 from nnlib.kernels.runtime import inline, kernel
 from nnlib.kernels.tile import FEW_ROWS, ROWS, VECTOR_BYTES, VECTORS
@@ -17,7 +18,7 @@ DEPTH = 2048  # rows of the panels that are copied together: 256 KiB, which the 
 GROUP = 8  # panels that are copied together, a kibibyte from each row of the matrix
 BLOCK = 4 * ROWS  # rows of the result that are finished together, while the first cache has them
 STEPS = 256  # rows of a panel in `transposed_product`, which every tile reads anew: 32 KiB, for the first cache
-
+AHEAD = 4096  # bytes of a matrix between what `stream` works at and what it fetches
 
 @inline
 def lanes(array):
@@ -113,11 +114,12 @@ def row_tiles(x, start, places, begin, end, segments, segment_stride, length, pa
 
 
 @inline
-def finish(y, begin, end, first, last, scale, shift, residual, rectify):
+def finish(y, begin, end, first, last, following):
     """Apply what follows a product: y * scale + shift + residual, then the rectifier; an empty array stands for none.
 
     scale and shift have a number for each column; residual has the shape of y.
     """
+    scale, shift, residual, rectify = following
     columns, lane = y.shape[1], lanes(y)
     scales, shifts, adds = scale.size > 0, shift.size > 0, residual.size > 0
     if not (scales or shifts or adds or rectify):
@@ -145,53 +147,101 @@ def product(
     The matrix is told by w, taps and ``transposed`` as in `copy_columns`.
     """
     rows, columns = y.shape
-    flat = y.reshape(-1)
+    width = VECTORS * lanes(y)
+    panels = -(-columns // width)
+    few = rows <= FEW_ROWS and not transposed
+    by_columns = few or (columns >= rows and panels >= threads)
+    following = scale, shift, residual, rectify
+    for thread in prange(threads):
+        if by_columns:
+            first, last = part(columns, lanes(y) if few else width, thread, threads)
+            rows_here = 0, rows
+        else:
+            first, last = 0, columns
+            rows_here = part(rows, ROWS, thread, threads)
+        if few:
+            stream(x, places, segments, segment_stride, length, w, taps, y, first, last)
+            finish(y, 0, rows, first, last, following)
+        else:
+            multiply(
+                x, places, segments, segment_stride, length, w, taps, transposed, y, rows_here, first, last, following
+            )
+
+
+@inline
+def multiply(
+    x, places, segments, segment_stride, length, w, taps, transposed, y, rows, first_column, last_column, following
+):
+    """Do `product` for some rows (begin, end) and columns of y: the part of one thread."""
     lane = lanes(y)
     width = VECTORS * lane
-    panels = -(-columns // width)
-    by_panels = columns >= rows and panels >= threads
-    group = min(GROUP, panels // threads if by_panels else panels)
+    group = max(1, min(GROUP, -(-(last_column - first_column) // width)))
     # Whole segments at a time, or a part of the only one.
     depth = DEPTH // group
     runs = max(1, depth // length) if segments > 1 else 1
     run = length if segments > 1 else min(depth, length)
-    for thread in prange(threads):
-        scratch = np.empty(runs * run * group * width, dtype=y.dtype)
-        margin = np.empty(BLOCK * width, dtype=y.dtype)
-        first_row, last_row, first_column, last_column = 0, rows, 0, columns
-        if by_panels:
-            first_column, last_column = part(columns, width, thread, threads)
-        else:
-            first_row, last_row = part(rows, ROWS, thread, threads)
-        for f in range(first_column, last_column, group * width):
-            last = min(last_column, f + group * width)
-            for segment in range(0, segments, runs):
-                for step in range(0, length, run):
-                    some_segments, some = min(runs, segments - segment), min(run, length - step)
-                    begin, count = segment * length + step, some_segments * some
-                    copy_columns(w, taps, transposed, begin, begin + count, f, last, lane, scratch)
-                    start = segment * segment_stride + step
-                    done = begin + count == segments * length
-                    for first in range(f, last, width):
-                        end = min(last, first + width)
-                        here = panel_width(end - first, lane)
-                        panel = scratch[(first - f) * count : (first - f) * count + count * here]
-                        for r in range(first_row, last_row, BLOCK):
-                            stop = min(last_row, r + BLOCK)
-                            if end - first == here:
-                                row_tiles(
-                                    x, start, places, r, stop, some_segments, segment_stride, some, panel, here > lane,
-                                    flat, r * columns + first, columns, begin > 0,
-                                )  # fmt: skip
-                            else:
-                                copy_block(y, r, stop, first, end, margin, here, False)
-                                row_tiles(
-                                    x, start, places, r, stop, some_segments, segment_stride, some, panel, here > lane,
-                                    margin, 0, here, begin > 0,
-                                )  # fmt: skip
-                                copy_block(y, r, stop, first, end, margin, here, True)
-                            if done:
-                                finish(y, r, stop, first, end, scale, shift, residual, rectify)
+    scratch = np.empty(runs * run * group * width, dtype=y.dtype)
+    margin = np.empty(BLOCK * width, dtype=y.dtype)
+    for first in range(first_column, last_column, group * width):
+        last = min(last_column, first + group * width)
+        for segment in range(0, segments, runs):
+            for step in range(0, length, run):
+                some_segments, some = min(runs, segments - segment), min(run, length - step)
+                begin, count = segment * length + step, some_segments * some
+                copy_columns(w, taps, transposed, begin, begin + count, first, last, lane, scratch)
+                start, add = segment * segment_stride + step, begin > 0
+                done = begin + count == segments * length
+                for f in range(first, last, width):
+                    end = min(last, f + width)
+                    here = panel_width(end - f, lane)
+                    panel = scratch[(f - first) * count : (f - first) * count + count * here]
+                    for r in range(rows[0], rows[1], BLOCK):
+                        stop = min(rows[1], r + BLOCK)
+                        multiply_block(
+                            x, start, places, r, stop, some_segments, segment_stride, some, panel, here,
+                            y, f, end, margin, add,
+                        )  # fmt: skip
+                        if done:
+                            finish(y, r, stop, f, end, following)
+
+
+@inline
+def multiply_block(
+    x, start, places, begin, end, segments, segment_stride, length, panel, width, y, first, last, margin, add
+):
+    """Multiply rows begin..end with a panel into columns first..last of y, through ``margin`` where it is narrower."""
+    columns, wide = y.shape[1], width > lanes(y)
+    if last - first == width:
+        row_tiles(
+            x, start, places, begin, end, segments, segment_stride, length, panel, wide,
+            y.reshape(-1), begin * columns + first, columns, add,
+        )  # fmt: skip
+    else:
+        copy_block(y, begin, end, first, last, margin, width, False)
+        row_tiles(
+            x, start, places, begin, end, segments, segment_stride, length, panel, wide, margin, 0, width, add
+        )
+        copy_block(y, begin, end, first, last, margin, width, True)
+
+
+@inline
+def stream(x, places, segments, segment_stride, length, w, taps, y, first, last):
+    """Write columns first..last of a product with a few rows: each row of the matrix is read once, and not copied."""
+    depth, columns, lane = w.shape[1], w.shape[2], lanes(y)
+    weights, flat = w.reshape(-1), y.reshape(-1)
+    vectors = (last - first) // lane
+    ahead = AHEAD // (columns * y.itemsize) * columns
+    y[:, first:last] = 0
+    for t in range(len(taps)):
+        step = t * depth
+        start = step // length * segment_stride + step % length
+        for d in range(depth):
+            row = (taps[t] * depth + d) * columns
+            for m in range(len(y)):
+                number = x[places[m] + start + d]
+                tile.add_multiple_vectors(weights, row + first, flat, m * columns + first, number, vectors, ahead)
+                for j in range(first + vectors * lane, last):
+                    y[m, j] += number * weights[row + j]
 
 
 @inline
@@ -205,48 +255,66 @@ def copy_block(y, begin, stop, first, end, margin, width, back):
                 margin[(i - begin) * width + j - first] = y[i, j]
 
 
+def transposed_product(
+    x: Array, places: Array, segments: int, segment_stride: int, length: int, y: Array, out: Array, threads: int
+) -> None:
+    """Write into out (K, F) the sum over m of (row m of x) times (row m of y): rows as in `product`, y (M, F).
+
+    Threads share out the columns of the result; where that would make each read long operands for a small result, the
+    terms of the sum instead, and their parts are added up in the order of the threads.
+    """
+    by_terms = threads > 1 and threads * out.size < y.size
+    parts = np.empty((threads, *out.shape), dtype=out.dtype) if by_terms else out[None]
+    outer_products(x, places, segments, segment_stride, length, y, parts, threads)
+    if by_terms:
+        parts.sum(axis=0, out=out)
+
+
 @kernel
-def transposed_product(x, places, segments, segment_stride, length, y, out, threads):
-    """Write into out (K, F) the sum over m of (row m of x) times (row m of y): rows as in `product`, y (M, F)."""
+def outer_products(x, places, segments, segment_stride, length, y, parts, threads):
+    """Write the sum of `transposed_product` into parts (1, K, F), or each thread's terms into one of many parts."""
     steps, columns = y.shape
-    if steps == 0:
-        out[:] = 0
-    flat_y, flat = y.reshape(-1), out.reshape(-1)
-    lane = lanes(y)
-    width = VECTORS * lane
-    panels = -(-columns // width)
-    by_panels = panels % threads == 0 or panels >= 4 * threads
+    width = VECTORS * lanes(y)
     for thread in prange(threads):
-        panel = np.empty(STEPS * width, dtype=y.dtype)
-        margin = np.empty(ROWS * width, dtype=y.dtype)
-        first_column, last_column, first_k, last_k = 0, columns, 0, segments * length
-        if by_panels:
-            first_column, last_column = part(columns, width, thread, threads)
+        if len(parts) > 1:
+            begin, end = part(steps, STEPS, thread, threads)
+            add_outer_products(x, places, segments, segment_stride, length, y, begin, end, parts[thread], 0, columns)
         else:
-            first_k, last_k = part(segments * length, ROWS, thread, threads)
-        for first in range(first_column, last_column, width):
-            end = min(last_column, first + width)
-            here = panel_width(end - first, lane)
-            for step in range(0, steps, STEPS):
-                some = min(STEPS, steps - step)
-                for m in range(some):
-                    copy_row(flat_y, (step + m) * columns + first, end - first, panel, m * here, here, lane)
-                k = first_k
-                while k < last_k:
-                    segment, column = k // length, k % length
-                    left = min(length - column, last_k - k)
-                    count = ROWS if left >= ROWS else FEW_ROWS if left >= FEW_ROWS else 1
-                    start = segment * segment_stride + column
-                    if end - first == here:
-                        column_tile(
-                            x, start, places, step, some, panel, here > lane, count,
-                            flat, k * columns + first, columns, step > 0,
-                        )  # fmt: skip
-                    else:
-                        copy_block(out, k, k + count, first, end, margin, here, False)
-                        column_tile(x, start, places, step, some, panel, here > lane, count, margin, 0, here, step > 0)
-                        copy_block(out, k, k + count, first, end, margin, here, True)
-                    k += count
+            begin, end = part(columns, width, thread, threads)
+            add_outer_products(x, places, segments, segment_stride, length, y, 0, steps, parts[0], begin, end)
+
+
+@inline
+def add_outer_products(x, places, segments, segment_stride, length, y, begin, end, out, first_column, last_column):
+    """Write into some columns of out the terms begin..end of `transposed_product`'s sum."""
+    flat_y, flat = y.reshape(-1), out.reshape(-1)
+    columns, lane = y.shape[1], lanes(y)
+    width = VECTORS * lane
+    panel = np.empty(STEPS * width, dtype=y.dtype)
+    margin = np.empty(ROWS * width, dtype=y.dtype)
+    if begin == end:
+        out[:, first_column:last_column] = 0
+    for first in range(first_column, last_column, width):
+        last = min(last_column, first + width)
+        here = panel_width(last - first, lane)
+        for step in range(begin, end, STEPS):
+            some, add = min(STEPS, end - step), step > begin
+            for m in range(some):
+                copy_row(flat_y, (step + m) * columns + first, last - first, panel, m * here, here, lane)
+            k = 0
+            while k < len(out):
+                segment, column = k // length, k % length
+                left = length - column
+                count = ROWS if left >= ROWS else FEW_ROWS if left >= FEW_ROWS else 1
+                start = segment * segment_stride + column
+                if last - first == here:
+                    target = k * columns + first
+                    column_tile(x, start, places, step, some, panel, here > lane, count, flat, target, columns, add)
+                else:
+                    copy_block(out, k, k + count, first, last, margin, here, False)
+                    column_tile(x, start, places, step, some, panel, here > lane, count, margin, 0, here, add)
+                    copy_block(out, k, k + count, first, last, margin, here, True)
+                k += count
 
 
 @inline

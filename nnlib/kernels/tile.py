@@ -107,27 +107,17 @@ class _Emitter:
 
     def _stepper(self, sums: Any, panel: Any) -> Any:
         """Return a function that writes one step, given where each row's number lies."""
-        builder, vector = self.builder, self.vector
-        name = f"llvm.fmuladd.v{self.lanes}f{8 * self.align}"
-        multiply_add = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector] * 3), name)
+        builder = self.builder
         position = cgutils.alloca_once_value(builder, panel)
-        spread = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
-        empty = ir.Constant(vector, ir.Undefined)
 
         def step(numbers: Any) -> None:
-            here = builder.load(position)
-            columns = [
-                builder.load(
-                    builder.bitcast(builder.gep(here, [_INT(v * self.lanes)]), vector.as_pointer()), align=self.align
-                )
-                for v in range(self.vectors)
-            ]
+            block = _Block(builder, [builder.load(position)])
+            columns = [block.load(0, v * self.lanes) for v in range(self.vectors)]
             for number, sum_row in zip(numbers, sums, strict=True):
-                first = builder.insert_element(empty, builder.load(number, align=self.align), ir.IntType(32)(0))
-                spread_out = builder.shuffle_vector(first, empty, spread)
+                value = builder.load(number, align=self.align)
                 for column, total in zip(columns, sum_row, strict=True):
-                    builder.store(builder.call(multiply_add, (spread_out, column, builder.load(total))), total)
-            builder.store(builder.gep(here, [_INT(self.vectors * self.lanes)]), position)
+                    builder.store(block.multiply_add(value, column, builder.load(total)), total)
+            builder.store(builder.gep(block.begins[0], [_INT(self.vectors * self.lanes)]), position)
 
         return step
 
@@ -177,6 +167,25 @@ def transpose_vectors(typing, source, source_start, target, target_start, source
             half //= 2
         for r in range(lanes):
             block.store(1, rows[r], builder.mul(_INT(r), arguments[5]))
+        return context.get_dummy_value()
+
+    return signature, emit
+
+
+@intrinsic
+def add_multiple_vectors(typing, source, source_start, target, target_start, number, count, ahead):
+    """Add ``number`` times ``count`` vectors of one flat array to those of another.
+
+    The source is fetched from memory ``ahead`` numbers further on meanwhile: it is read once, in pieces.
+    """
+    signature = types.void(source, types.intp, target, types.intp, target.dtype, types.intp, types.intp)
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        block = _Block(builder, _begins(context, builder, signature, arguments))
+        with cgutils.for_range(builder, arguments[5]) as loop:
+            place = builder.mul(loop.index, _INT(block.lanes))
+            block.fetch(0, builder.add(place, arguments[6]))
+            block.store(1, block.multiply_add(arguments[4], block.load(0, place), block.load(1, place)), place)
         return context.get_dummy_value()
 
     return signature, emit
@@ -238,6 +247,22 @@ class _Block:
 
     def store(self, array: int, value: Any, place: Any) -> None:
         self.builder.store(value, self._at(array, place), align=self.align)
+
+    def fetch(self, array: int, place: Any) -> None:
+        """Ask for a place in memory to be brought to the first cache; it need not exist."""
+        byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
+        function = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0")
+        address = self.builder.bitcast(self.builder.gep(self.begins[array], [place]), byte)
+        self.builder.call(function, (address, flag(0), flag(3), flag(1)))
+
+    def multiply_add(self, number: Any, factor: Any, term: Any) -> Any:
+        """Return number * factor + term, the number spread over a vector."""
+        vector, builder = self.vector, self.builder
+        name = f"llvm.fmuladd.v{self.lanes}f{8 * self.align}"
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector] * 3), name)
+        first = builder.insert_element(ir.Constant(vector, ir.Undefined), number, ir.IntType(32)(0))
+        return builder.call(function, (self.pick(first, first, [0] * self.lanes), factor, term))
 
     def pick(self, a: Any, b: Any, places: list[int]) -> Any:
         """Return the numbers at ``places`` of a followed by b."""
