@@ -82,6 +82,9 @@ def train(options: argparse.Namespace) -> int:
     for key, value in record.metrics.items():
         print(f"  {key:<24}{value:,.4f}" if isinstance(value, float) else f"  {key:<24}{value:,}")
     print(f"  {'seconds':<24}{record.seconds:,.1f}")
+    saved = experiments.network_path(record.name, options.profile)
+    if saved.is_file():
+        print(f"  {'network':<24}{saved}")
     return DONE
 
 

@@ -89,7 +89,10 @@ def untrained(experiment: Experiment, shape: tuple[int, ...], classes: int, rng:
     if experiment.network == "face_cnn":
         return models.face_cnn(image, classes, rng=rng)
     depth = int(experiment.network.removeprefix("resnet"))
-    return models.resnet(depth, 1, input_shape=image, classes=classes, width=experiment.width, rng=rng)
+    # Blocks that start as the identity let the first steps go downhill (Goyal et al. 2017, section 5.1).
+    return models.resnet(
+        depth, 1, input_shape=image, classes=classes, width=experiment.width, zero_init=True, rng=rng
+    )
 
 
 def make_solver(

@@ -57,17 +57,21 @@ EXPERIMENTS: dict[str, dict[Profile, Experiment]] = {
         "full": Experiment("fer2013", (1024, 512), epochs=10, val_size=2871, dropout=0.2, schedule=Cosine(0.02)),
     },
     "small_cnn": {
-        "quick": Experiment("faces7", (), 3, "small_cnn", val_size=1000, dropout=0.5, schedule=Cosine(0.03)),
-        "full": Experiment("fer2013", (), 3, "small_cnn", val_size=2871, dropout=0.5, schedule=Cosine(0.03)),
+        "quick": Experiment(
+            "faces7", (), 3, "small_cnn", val_size=1000, dropout=0.5, schedule=WarmUp(Cosine(0.02), 1)
+        ),
+        "full": Experiment(
+            "fer2013", (), 3, "small_cnn", val_size=2871, dropout=0.5, schedule=WarmUp(Cosine(0.02), 1)
+        ),
     },
     "resnet50_start": {
         "quick": Experiment(
             "faces7", (), 1, "resnet50", width=8, train_size=3200, val_size=1000, batch_size=64,
-            schedule=WarmUp(Cosine(0.05), 0.3),
+            schedule=WarmUp(Cosine(0.02), 0.3),
         ),
         "full": Experiment(
             "fer2013", (), 1, "resnet50", train_size=19200, val_size=2871, batch_size=64,
-            schedule=WarmUp(Cosine(0.05), 0.3),
+            schedule=WarmUp(Cosine(0.02), 0.3),
         ),
     },
     "overfit50": {

@@ -32,7 +32,7 @@ def table() -> str:
         if (record := experiments.stored(name, profiles["full"], experiments.record_folder("full")))
     ]
     lines = [
-        "| experiment | layers | trained on | epochs | validation | test | time |",
+        "| experiment | network | trained on | epochs | validation | test | time |",
         "|:---|:---|---:|---:|---:|---:|---:|",
         *map(_row, found),
         "",
@@ -43,7 +43,8 @@ def table() -> str:
 
 
 def _row(record: Record) -> str:
-    widths = "-".join(map(str, record.config["hidden"])) or "linear"
+    network = record.config["network"]
+    widths = network if network != "mlp" else "-".join(map(str, record.config["hidden"])) or "linear"
     metrics = record.metrics
     accuracies = " | ".join(f"{100 * metrics[name]:.1f} %" for name in ("val_accuracy", "test_accuracy"))
     size, epochs = record.data["sizes"]["train"], len(record.history.epochs)

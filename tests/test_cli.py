@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nnlib import cli, data, experiments
+from nnlib import load as nnlib_load
 from nnlib.data import synthetic
 
 
@@ -47,6 +48,8 @@ def test_train_trains_then_finds_its_record_and_verifies_it(capsys):
     first = capsys.readouterr().out
     assert "shapes10, synthetic images drawn by nnlib" in first
     assert "test_accuracy" in first
+    saved = nnlib_load(first.split()[-1])
+    assert saved.metadata["experiment"] == "overfit50"
     assert cli.main(["train", "overfit50"]) == 0
     assert capsys.readouterr().out == first
     assert cli.main(["train", "overfit50", "--verify"]) == 0

@@ -49,6 +49,13 @@ def test_the_targets_of_the_coursework_are_met():
         assert full(name).metrics["initial_val_loss"] == pytest.approx(np.log(10), rel=0.02)
 
 
+def test_a_deep_network_s_first_steps_go_downhill():
+    losses = [step.loss for step in full("resnet50_start").history.steps]
+    assert len(losses) == 300
+    assert np.mean(losses[-30:]) < np.mean(losses[:30]) - 0.1
+    assert full("small_cnn").metrics["test_accuracy"] > 0.4
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", experiments.EXPERIMENTS)
 def test_the_first_steps_of_every_record_can_be_repeated(name, real_data):
@@ -75,3 +82,12 @@ def test_an_mlp_beats_a_linear_classifier_on_the_drawn_images(tmp_path):
         accuracy[f"gap {name}"] = record.metrics["train_accuracy"] - record.metrics["val_accuracy"]
     assert accuracy["linear"] + 0.08 <= accuracy["plain"] < 0.9
     assert accuracy["gap dropout"] < accuracy["gap plain"] - 0.03
+
+
+@pytest.mark.slow
+def test_convolution_is_worth_it_on_the_drawn_faces(tmp_path):
+    mlp, cnn = (
+        train(name, "quick", experiments.find(name, "quick"), run_dir=tmp_path / name).metrics["test_accuracy"]
+        for name in ("mlp_faces", "small_cnn")
+    )
+    assert cnn >= mlp + 0.08
