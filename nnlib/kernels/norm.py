@@ -75,10 +75,15 @@ def norm(
     """Return batch norm of x, plus ``residual``, rectified where asked, and the context of `norm_gradient`."""
     wide = widener(x)
     mean, inverse, y = np.empty_like(gamma), np.empty_like(gamma), np.empty(x.shape, dtype=x.dtype)
+    statistics = [array if array.flags.carray else np.array(array) for array in (running_mean, running_var)]
     normalise(
-        wide(x), packed(gamma), packed(beta), running_mean, running_var, train, momentum, eps,
+        wide(x), packed(gamma), packed(beta), *statistics, train, momentum, eps,
         no_matrix(x.dtype) if residual is None else wide(residual), rectify, mean, inverse, wide(y), threads(),
     )  # fmt: skip
+    if train:
+        for array, moved in zip((running_mean, running_var), statistics, strict=True):
+            if moved is not array:
+                array[...] = moved
     keep_y = y if rectify and residual is not None else None
     return y, NormContext(x, mean, inverse, gamma, beta, train, rectify, keep_y)
 

@@ -6,7 +6,9 @@ from numba import prange
 from nnlib.functional import max_pool2d_backward as plain_backward
 from nnlib.functional import max_pool2d_forward as plain_forward
 from nnlib.functional.checks import Array, pool_operands, pooled_size, same_shape
+from nnlib.kernels import tile
 from nnlib.kernels.arrays import no_vector, packed, twin
+from nnlib.kernels.product import lanes
 from nnlib.kernels.runtime import inline, kernel, threads
 
 
@@ -55,41 +57,40 @@ max_pool2d_backward.__doc__ = plain_backward.__doc__
 @kernel
 def largest(x, size, stride, padding, shift, rectify, y, argmax, threads):
     """y = the largest number of each window, and argmax where it stands in the window, the first of equal ones."""
-    height, width = y.shape[1:3]
-    lines = len(x) * height
+    height, width, channels = y.shape[1:]
+    rows, columns = x.shape[1:3]
+    lines, flat, best, at = len(x) * height, x.reshape(-1), y.reshape(-1), argmax.reshape(-1)
+    line, lane = columns * channels, lanes(x)
+    whole = channels // lane * lane
     for thread in prange(threads):
-        for line in range(lines * thread // threads, lines * (thread + 1) // threads):
-            image, i = line // height, line % height
+        for k in range(lines * thread // threads, lines * (thread + 1) // threads):
+            top = k % height * stride - padding
+            a, last_a = max(0, -top), min(size, rows - top)
             for j in range(width):
-                window = x[image], i * stride - padding, j * stride - padding, size
-                search(window, y[image, i, j], argmax[image, i, j])
-                finish(y[image, i], j, shift, rectify)
+                left = j * stride - padding
+                b, last_b = max(0, -left), min(size, columns - left)
+                corner, out = (k // height * rows + top) * line + left * channels, (k * width + j) * channels
+                for c in range(0, whole, lane):
+                    tile.largest_of_window(
+                        flat, corner + c, line, channels, a, last_a, b, last_b, size, best, at, out + c
+                    )
+                    tile.finish_vector(best, out + c, c, shift, shift, shift, False, shift.size > 0, False, rectify)
+                for c in range(whole, channels):
+                    number, place = search(flat, corner + c, line, channels, a, last_a, b, last_b, size)
+                    number = number + shift[c] if shift.size else number
+                    best[out + c], at[out + c] = x.dtype.type(0) if rectify and number < 0 else number, place
 
 
 @inline
-def search(window, best, at):
-    """Write the largest number of a window of one image (H, W, C), and its place, into best and at: (C,)."""
-    image, top, left, size = window
-    best[:] = -np.inf
-    at[:] = max(0, -top) * size + max(0, -left)
-    for a in range(max(0, -top), min(size, image.shape[0] - top)):
-        for b in range(max(0, -left), min(size, image.shape[1] - left)):
-            row, place = image[top + a, left + b], at.dtype.type(a * size + b)
-            for c in range(len(best)):
-                better = row[c] > best[c] or row[c] != row[c]  # a NaN is passed on
-                at[c] = place if better else at[c]
-                best[c] = row[c] if better else best[c]
-
-
-@inline
-def finish(line, j, shift, rectify):
-    """Apply to pixel j of a line what follows the pooling."""
-    if shift.size:
-        for c in range(line.shape[1]):
-            line[j, c] += shift[c]
-    if rectify:
-        for c in range(line.shape[1]):
-            line[j, c] = line.dtype.type(0) if line[j, c] < 0 else line[j, c]
+def search(x, corner, line, pixel, first_a, last_a, first_b, last_b, size):
+    """Return the largest number of a window and its place: `tile.largest_of_window` for one channel."""
+    best, place = x.dtype.type(-np.inf), first_a * size + first_b
+    for a in range(first_a, last_a):
+        for b in range(first_b, last_b):
+            number = x[corner + a * line + b * pixel]
+            if number > best or number != number:
+                best, place = number, a * size + b
+    return best, place
 
 
 @kernel

@@ -192,6 +192,42 @@ def add_multiple_vectors(typing, source, source_start, target, target_start, num
 
 
 @intrinsic
+def largest_of_window(typing, x, corner, line, pixel, first_a, last_a, first_b, last_b, size, best, at, out):
+    """Write one vector of the largest numbers of a window, and the places a * size + b where they stand, at ``out``.
+
+    Row a and column b of the window lie at corner + a * line + b * pixel in x (flat); those in first..last are in the
+    image. The first of equal numbers counts, and a NaN does in any case.
+    """
+    signature = types.void(x, *[types.intp] * 8, best, at, types.intp)
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        corner, line, pixel, first_a, last_a, first_b, last_b, size = arguments[1:9]
+        numbers, largest, places = _data(context, builder, signature, arguments, (0, 9, 10))
+        block = _Block(builder, [builder.gep(numbers, [corner]), builder.gep(largest, [arguments[11]])])
+        scalar, kind = largest.type.pointee, ir.VectorType(places.type.pointee, block.lanes)
+
+        def place_of(a: Any, b: Any) -> Any:
+            return block.spread(builder.sitofp(builder.add(builder.mul(a, size), b), scalar))
+
+        best = cgutils.alloca_once_value(builder, ir.Constant(block.vector, [float("-inf")] * block.lanes))
+        place = cgutils.alloca_once_value(builder, place_of(first_a, first_b))
+        rows = cgutils.for_range_slice(builder, first_a, last_a, _INT(1))
+        columns = cgutils.for_range_slice(builder, first_b, last_b, _INT(1))
+        with rows as (a, _), columns as (b, _):
+            number = block.load(0, builder.add(builder.mul(a, line), builder.mul(b, pixel)))
+            larger = builder.fcmp_ordered(">", number, builder.load(best))
+            larger = builder.or_(larger, builder.fcmp_unordered("uno", number, number))
+            builder.store(builder.select(larger, number, builder.load(best)), best)
+            builder.store(builder.select(larger, place_of(a, b), builder.load(place)), place)
+        block.store(1, builder.load(best), 0)
+        target = builder.bitcast(builder.gep(places, [arguments[11]]), kind.as_pointer())
+        builder.store(builder.fptoui(builder.load(place), kind), target, align=1)
+        return context.get_dummy_value()
+
+    return signature, emit
+
+
+@intrinsic
 def finish_vector(typing, y, place, column, scale, shift, residual, scales, shifts, adds, rectifies):
     """Apply y * scale + shift + residual and the rectifier, each where asked, to one vector of y at ``place``.
 
@@ -261,8 +297,12 @@ class _Block:
         vector, builder = self.vector, self.builder
         name = f"llvm.fmuladd.v{self.lanes}f{8 * self.align}"
         function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector] * 3), name)
-        first = builder.insert_element(ir.Constant(vector, ir.Undefined), number, ir.IntType(32)(0))
-        return builder.call(function, (self.pick(first, first, [0] * self.lanes), factor, term))
+        return builder.call(function, (self.spread(number), factor, term))
+
+    def spread(self, number: Any) -> Any:
+        """Return a vector that holds one number in all places."""
+        first = self.builder.insert_element(ir.Constant(self.vector, ir.Undefined), number, ir.IntType(32)(0))
+        return self.pick(first, first, [0] * self.lanes)
 
     def pick(self, a: Any, b: Any, places: list[int]) -> Any:
         """Return the numbers at ``places`` of a followed by b."""
