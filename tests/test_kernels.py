@@ -237,11 +237,11 @@ STEPS = """
 @pytest.mark.skipif(sys.platform != "linux", reason="speaks of glibc's malloc")
 @pytest.mark.parametrize("choice", ["numba", "numpy"])
 def test_a_step_touches_the_pages_of_the_last(choice):
-    kept, plain = (
-        int(python(STEPS.format(before=before), NNLIB_KERNELS=choice)[0])
+    kept, plain = (  # pages of 4 KiB: where NumPy asks for huge ones, there are few faults to begin with
+        int(python(STEPS.format(before=before), NNLIB_KERNELS=choice, NUMPY_MADVISE_HUGEPAGE="0")[0])
         for before in ("pass", "memory.keep_freed_memory = lambda: False")
     )
-    assert plain > 1000
+    assert plain > 5000
     assert kept <= plain / 10
 
 
