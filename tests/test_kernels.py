@@ -212,6 +212,16 @@ def test_operands_that_are_read_only_or_strided_are_taken_and_left_alone():
     assert not x.flags.writeable
 
 
+def test_operands_of_two_precisions_are_left_to_numpy_however_they_are_named():
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=(2, 5, 5, 3)).astype(np.float32), rng.normal(size=(3, 3, 3, 40)).astype(np.float32)
+    b = rng.normal(size=40)
+    wanted = functional.conv2d_forward(x, w, b)
+    for y in (kernels.conv2d_forward(x, w, b), kernels.conv2d_forward(x, w, b=b)):
+        assert y.dtype == wanted.dtype
+        np.testing.assert_array_equal(y, wanted)
+
+
 # ---- memory --------------------------------------------------------------------------------------------------------
 
 STEPS = """

@@ -21,7 +21,7 @@ def twin(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callabl
         @wraps(function)
         def call(*arguments: Any, **options: Any) -> Any:
             dtype = None
-            for argument in arguments:
+            for argument in (*arguments, *options.values()):
                 if type(argument) is np.ndarray and argument.dtype.kind != "b":
                     if dtype is None:
                         dtype = argument.dtype
