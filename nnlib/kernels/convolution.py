@@ -11,7 +11,7 @@ from nnlib.functional.checks import Array, conv2d_operands, same_shape
 from nnlib.kernels.arrays import no_matrix, no_vector, packed, rows, twin
 from nnlib.kernels.elementwise import column_sums
 from nnlib.kernels.product import product, transposed_product
-from nnlib.kernels.runtime import kernel, threads
+from nnlib.kernels.runtime import kernel, threads, threads_for_product
 
 
 @twin(plain_forward)
@@ -60,7 +60,7 @@ def convolve(
         no_vector(y.dtype) if scale is None else packed(scale),
         no_vector(y.dtype) if shift is None else packed(shift),
         no_matrix(y.dtype) if residual is None else rows(residual),
-        rectify, threads(),
+        rectify, threads_for_product(y.size // filters, w.size),
     )  # fmt: skip
     return y
 

@@ -10,7 +10,7 @@ from nnlib.kernels.arrays import no_matrix, no_vector, packed, rows, twin
 from nnlib.kernels.convolution import in_order, places
 from nnlib.kernels.elementwise import column_sums
 from nnlib.kernels.product import product, transposed_product
-from nnlib.kernels.runtime import threads
+from nnlib.kernels.runtime import threads, threads_for_product
 
 
 @twin(plain_forward)
@@ -48,7 +48,7 @@ def affine(
         no_vector(x.dtype) if scale is None else packed(scale),
         no_vector(x.dtype) if shift is None else packed(shift),
         no_matrix(x.dtype) if residual is None else rows(residual),
-        rectify, threads(),
+        rectify, threads_for_product(len(x), w.size),
     )  # fmt: skip
     return y
 

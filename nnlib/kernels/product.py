@@ -12,13 +12,12 @@ from numba import prange
 from nnlib.functional.checks import Array
 from nnlib.kernels import tile
 from nnlib.kernels.runtime import inline, kernel
-from nnlib.kernels.tile import FEW_ROWS, ROWS, VECTOR_BYTES, VECTORS
+from nnlib.kernels.tile import FEW_ROWS, ROWS, STRIP, VECTOR_BYTES, VECTORS
 
 DEPTH = 2048  # rows of the panels that are copied together: 256 KiB, which the second cache holds
 GROUP = 8  # panels that are copied together, a kibibyte from each row of the matrix
 BLOCK = 4 * ROWS  # rows of the result that are finished together, while the first cache has them
 STEPS = 256  # rows of a panel in `transposed_product`, which every tile reads anew: 32 KiB, for the first cache
-AHEAD = 4096  # bytes of a matrix between what `stream` works at and what it fetches
 
 @inline
 def lanes(array):
@@ -149,7 +148,7 @@ def product(
     rows, columns = y.shape
     width = VECTORS * lanes(y)
     panels = -(-columns // width)
-    few = rows <= FEW_ROWS and not transposed
+    few = rows <= ROWS and not transposed
     by_columns = few or (columns >= rows and panels >= threads)
     following = scale, shift, residual, rectify
     for thread in prange(threads):
@@ -230,18 +229,31 @@ def stream(x, places, segments, segment_stride, length, w, taps, y, first, last)
     depth, columns, lane = w.shape[1], w.shape[2], lanes(y)
     weights, flat = w.reshape(-1), y.reshape(-1)
     vectors = (last - first) // lane
-    ahead = AHEAD // (columns * y.itemsize) * columns
+    whole = first + vectors * lane
     y[:, first:last] = 0
     for t in range(len(taps)):
         step = t * depth
         start = step // length * segment_stride + step % length
-        for d in range(depth):
+        strips = depth // STRIP * STRIP
+        for d in range(0, strips, STRIP):
             row = (taps[t] * depth + d) * columns
             for m in range(len(y)):
-                number = x[places[m] + start + d]
-                tile.add_multiple_vectors(weights, row + first, flat, m * columns + first, number, vectors, ahead)
-                for j in range(first + vectors * lane, last):
-                    y[m, j] += number * weights[row + j]
+                ahead = STRIP * columns if m == 0 else 0
+                here = places[m] + start + d
+                tile.add_multiples(x, here, weights, row + first, columns, flat, m * columns + first, vectors, ahead)
+                for i in range(STRIP):
+                    add_multiple(weights, row + i * columns, x[here + i], y, m, whole, last)
+        for d in range(strips, depth):
+            row = (taps[t] * depth + d) * columns
+            for m in range(len(y)):
+                add_multiple(weights, row, x[places[m] + start + d], y, m, first, last)
+
+
+@inline
+def add_multiple(weights, row, number, y, m, first, last):
+    """Add ``number`` times columns first..last of the matrix's row to row m of y."""
+    for j in range(first, last):
+        y[m, j] += number * weights[row + j]
 
 
 @inline

@@ -96,6 +96,14 @@ def threads_for(numbers: int) -> int:
     return threads() if numbers > SMALL else 1
 
 
+def threads_for_product(rows: int, numbers: int) -> int:
+    """Return how many threads a product of so many rows with a matrix of so many numbers is worth.
+
+    One thread does about 16 multiply-adds in the time in which it reads a number from memory.
+    """
+    return threads_for(numbers + rows * numbers // 16)
+
+
 class _Announcer(event.Listener):
     """Tells once in a process that kernels are being compiled, so that nobody waits without knowing for what."""
 

@@ -172,20 +172,36 @@ def transpose_vectors(typing, source, source_start, target, target_start, source
     return signature, emit
 
 
-@intrinsic
-def add_multiple_vectors(typing, source, source_start, target, target_start, number, count, ahead):
-    """Add ``number`` times ``count`` vectors of one flat array to those of another.
+STRIP = 8  # rows of a matrix that `add_multiples` reads side by side
 
-    The source is fetched from memory ``ahead`` numbers further on meanwhile: it is read once, in pieces.
+
+@intrinsic
+def add_multiples(typing, x, x_start, source, source_start, stride, target, target_start, count, ahead):
+    """Add to ``count`` vectors at the target x[i] times those of row i of the source, for STRIP rows a stride apart.
+
+    Where ``ahead`` is not zero, the source that many numbers further on is fetched meanwhile: a
+    matrix that is read once, in pieces of rows, is not foreseen by the processor.
     """
-    signature = types.void(source, types.intp, target, types.intp, target.dtype, types.intp, types.intp)
+    integer = types.intp
+    signature = types.void(x, integer, source, integer, integer, target, integer, integer, integer)
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        block = _Block(builder, _begins(context, builder, signature, arguments))
-        with cgutils.for_range(builder, arguments[5]) as loop:
+        x_start, source_start, stride, target_start, count, ahead = (arguments[i] for i in (1, 3, 4, 6, 7, 8))
+        numbers, source, target = _data(context, builder, signature, arguments, (0, 2, 5))
+        numbers, target = builder.gep(numbers, [x_start]), builder.gep(target, [target_start])
+        rows = [builder.gep(source, [builder.add(source_start, builder.mul(_INT(i), stride))]) for i in range(STRIP)]
+        block = _Block(builder, [target, *rows])
+        factors = [builder.load(builder.gep(numbers, [_INT(i)]), align=block.align) for i in range(STRIP)]
+        fetches = builder.icmp_signed("!=", ahead, _INT(0))
+        with cgutils.for_range(builder, count) as loop:
             place = builder.mul(loop.index, _INT(block.lanes))
-            block.fetch(0, builder.add(place, arguments[6]))
-            block.store(1, block.multiply_add(arguments[4], block.load(0, place), block.load(1, place)), place)
+            with builder.if_then(fetches):
+                for i in range(STRIP):
+                    block.fetch(1 + i, builder.add(place, ahead))
+            total = block.load(0, place)
+            for i, factor in enumerate(factors):
+                total = block.multiply_add(factor, block.load(1 + i, place), total)
+            block.store(0, total, place)
         return context.get_dummy_value()
 
     return signature, emit
