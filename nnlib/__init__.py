@@ -3,6 +3,7 @@
 from nnlib import schedules
 from nnlib.network import Network, Residual, Sequential, load
 from nnlib.optim import SGD
+from nnlib.predict import predict_folder
 from nnlib.solver import Solver
 from nnlib.stopping import EarlyStopping
 from nnlib.torchvision import load_torchvision
@@ -18,5 +19,6 @@ __all__ = [
     "Solver",
     "load",
     "load_torchvision",
+    "predict_folder",
     "schedules",
 ]

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -20,7 +21,10 @@ def write(path: str | PathLike[str], tensors: Mapping[str, Array], metadata: dic
 
 
 def read(path: str | PathLike[str]) -> tuple[dict[str, Array], dict[str, str]]:
-    """Return ``(tensors, metadata)`` of a safetensors file. Raises FileNotFoundError, ValueError if it is broken."""
+    """Return ``(tensors, metadata)`` of a safetensors file.
+
+    Raises FileNotFoundError, ValueError if it is broken or holds numbers that NumPy does not have, such as bfloat16.
+    """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: expected a safetensors file, found none")
     try:
@@ -31,6 +35,24 @@ def read(path: str | PathLike[str]) -> tuple[dict[str, Array], dict[str, str]]:
         raise ValueError(
             f"{path}: expected a safetensors file, got a broken one or another kind ({error}); remove or replace it"
         ) from error
+    except (TypeError, AttributeError) as error:  # how NumPy says that it has no such dtype
+        raise ValueError(f"{path}: expected tensors of float16, 32 or 64 ({error}); convert and save again") from error
+
+
+def check_writable(path: str | PathLike[str]) -> None:
+    """Raise OSError unless `write_bytes` can write to ``path``, to tell it before long work; makes the folder.
+
+    A device is refused as well: the file that replaced it would take its place.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        raise OSError(f"could not save {path}: expected the path of a file, got that of a folder or device")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, f"could not save {path}: {error.strerror}") from error
 
 
 def write_bytes(path: str | PathLike[str], content: bytes) -> None:

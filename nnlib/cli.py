@@ -1,4 +1,4 @@
-"""The command line: `nnlib data`, `nnlib train` and `nnlib bench`."""
+"""The command line: `nnlib data`, `nnlib train`, `nnlib predict` and `nnlib bench`."""
 
 import argparse
 import ast
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from nnlib import bench, experiments
+from nnlib import bench, checkpoint, experiments, predict
 from nnlib.bench import store
 from nnlib.data import sources
 
@@ -51,7 +51,13 @@ def parser() -> argparse.ArgumentParser:
     trainer.add_argument("--profile", choices=experiments.PROFILES, default="quick")
     trainer.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a field, say epochs=3")
     trainer.add_argument("--verify", action="store_true", help="replay the record's first steps and compare")
+    trainer.add_argument("--release", action="store_true", help="write the full profile's network to models/")
     trainer.set_defaults(command=train)
+    predictor = commands.add_parser("predict", parents=[common], help="the classes of a folder of pictures, as CSV")
+    predictor.add_argument("folder", metavar="FOLDER", help=f"of {', '.join(predict.SUFFIXES)} files")
+    predictor.add_argument("--model", required=True, metavar="NAME|PATH", help="a network in models/, or a saved one")
+    predictor.add_argument("--out", metavar="FILE.csv", help="where the CSV goes (default: standard output)")
+    predictor.set_defaults(command=classify)
     timer = commands.add_parser("bench", parents=[common], help="step times, rates, peak memory, ratios to PyTorch")
     timer.add_argument("works", nargs="*", metavar="WORK", help=f"{', '.join(bench.WORKS)}; default: all, and growth")
     timer.add_argument("--against", choices=["torch"], help="compare with PyTorch, at its defaults and tuned")
@@ -72,10 +78,13 @@ def train(options: argparse.Namespace) -> int:
         raise UsageError("train: expected an experiment's name; `nnlib train --list` shows them")
     if options.name not in experiments.EXPERIMENTS:
         raise UsageError(f"train: no experiment {options.name!r}; `nnlib train --list` shows them")
-    if options.verify and options.set:
-        raise UsageError("train: --verify replays the record of the named experiment; it takes no --set")
+    if options.set and (options.verify or options.release):
+        raise UsageError("train: --verify and --release are of the named experiment's record; they take no --set")
     if options.verify:
         return verify(options)
+    if options.release:
+        print(experiments.release(options.name, root=options.data))
+        return DONE
     changes = dict(setting(text) for text in options.set)
     record = experiments.run(options.name, options.profile, changes=changes, root=options.data)
     print(f"{record.name} ({record.profile}): {record.source}")
@@ -100,27 +109,20 @@ def verify(options: argparse.Namespace) -> int:
     return DONE if result.passed else FAILED
 
 
-def setting(text: str) -> tuple[str, Any]:
-    """Return ``(field, value)`` of a KEY=VALUE. Raises UsageError for an unknown field or a value of another type."""
-    key, separator, value = text.partition("=")
-    simple = {
-        name: value
-        for name, value in vars(experiments.find("plain", "quick")).items()
-        if isinstance(value, bool | int | float | str | tuple)
-    }
-    if not separator or key not in simple:
-        raise UsageError(f"--set: expected KEY=VALUE with a key of {', '.join(simple)}; got {text!r}")
+def classify(options: argparse.Namespace) -> int:
+    """Predict the classes of a folder's pictures; status 1 when none could be read."""
+    if options.out is not None:
+        checkpoint.check_writable(options.out)
     try:
-        parsed = ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        parsed = value
-    parsed = tuple(parsed) if isinstance(parsed, list) else parsed
-    kind = type(simple[key])
-    if kind is float and isinstance(parsed, int):
-        parsed = float(parsed)
-    if not isinstance(parsed, kind):
-        raise UsageError(f"--set: {key} is of type {kind.__name__}; got {value!r}")
-    return key, parsed
+        predictions = predict.predictions(options.folder, options.model)
+    except KeyboardInterrupt:
+        raise RuntimeError("predict: interrupted; nothing was written") from None
+    text = predict.as_csv(predictions)
+    if options.out is None:
+        sys.stdout.write(text)
+    else:
+        checkpoint.write_bytes(options.out, text.encode())
+    return DONE if any(not prediction.error for prediction in predictions) else FAILED
 
 
 def measure(options: argparse.Namespace) -> int:
@@ -166,10 +168,14 @@ def data_verify(options: argparse.Namespace) -> int:
 
 
 def _print_rows(rows: Sequence[sources.Row]) -> None:
-    table = [("set", "layout", "path", "images", "state", "checksum")]
+    table: list[tuple[str, ...]] = [("set", "layout", "path", "images", "state", "checksum")]
     for row in rows:
         images = ", ".join(f"{split} {count:,}" for split, count in row.images.items())
         table.append((row.dataset, row.layout, row.path, images, row.state, row.checksum))
+    _print_columns(table)
+
+
+def _print_columns(table: Sequence[Sequence[str]]) -> None:
     widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
     for line in table:
         print("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())

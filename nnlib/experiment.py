@@ -1,12 +1,14 @@
 """One experiment: its settings, and how it is trained, becomes a record, and is replayed from one."""
 
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from nnlib import data, initialization, metrics, models, records
+from nnlib import data, initialization, metrics, models, predict, records
 from nnlib.configuration import as_config
 from nnlib.data.augment import Augment
 from nnlib.functional.checks import Array
@@ -21,7 +23,10 @@ from nnlib.stopping import EarlyStopping
 
 @dataclass(frozen=True)
 class Experiment:
-    """A network, its data and its training: all that the result depends on."""
+    """A network, its data and its training: all that the result depends on.
+
+    A field that is added later has a default that means what was before: stored records lack it and still count.
+    """
 
     data: str  # cifar10, fer2013, shapes10 or faces7
     hidden: tuple[int, ...]  # of an mlp; () for a linear classifier
@@ -31,6 +36,8 @@ class Experiment:
     schedule: Schedule = Constant(0.01)
     train_size: int | None = None  # the first so many training images; None: all
     val_size: int = 5000  # held out of the training images
+    standardize: bool = False  # an mlp that begins with each image's own mean and deviation
+    batch_norm: bool = False  # an mlp with a norm before each rectifier
     dropout: float = 0.0
     frozen_masks: bool = False  # the bug of notebook 02: the same dropout mask at every step
     deviation: float | None = None  # of the hidden weights at the start; None: He et al. 2015
@@ -41,6 +48,7 @@ class Experiment:
     augment: Augment | None = None
     stopping: EarlyStopping | None = None
     seed: int = 0
+    test_mirrored: bool = False  # test with the mean probabilities of each image and its mirror image
     keep: Literal["", "weights", "activations"] = ""  # what a figure needs beyond the history and the test results
 
 
@@ -49,14 +57,27 @@ Splits = tuple[data.Split, data.Split, data.Split]
 
 def load_splits(experiment: Experiment, root: str | Path | None = None) -> Splits:
     """Return ``(train, validation, test)``. The validation images are a stratified part of those not trained on."""
+    return *load_training_splits(experiment, root), data.load(experiment.data, "test", root=root)
+
+
+def load_training_splits(experiment: Experiment, root: str | Path | None = None) -> tuple[data.Split, data.Split]:
+    """Return ``(train, validation)`` without a look at the test images."""
     images = data.load(experiment.data, "train", root=root)
-    test = data.load(experiment.data, "test", root=root)
     if experiment.train_size is None:
-        train_part, val = images.hold_out(experiment.val_size)
-    else:
-        train_part = images[: experiment.train_size]
-        _, val = images[experiment.train_size :].hold_out(experiment.val_size)
-    return train_part, val, test
+        return images.hold_out(experiment.val_size)
+    _, val = images[experiment.train_size :].hold_out(experiment.val_size)
+    return images[: experiment.train_size], val
+
+
+def describe_data(splits: Mapping[str, data.Split]) -> dict[str, Any]:
+    """Return what a record says of its data, given "train" and what else there is."""
+    return {
+        "source": splits["train"].source,
+        "synthetic": splits["train"].synthetic,
+        "classes": list(splits["train"].classes),
+        "fingerprints": {name: split.fingerprint for name, split in splits.items()},
+        "sizes": {name: len(split) for name, split in splits.items()},
+    }
 
 
 def build(experiment: Experiment, train_split: data.Split) -> Network:
@@ -79,9 +100,12 @@ def build(experiment: Experiment, train_split: data.Split) -> Network:
 
 
 def untrained(experiment: Experiment, shape: tuple[int, ...], classes: int, rng: Generator) -> Network:
-    """Return the named network for inputs of ``shape``."""
+    """Return the named network for inputs of ``shape``. Raises ValueError for settings that it does not have."""
     if experiment.network == "mlp":
-        return models.mlp(shape, experiment.hidden, classes, dropout=experiment.dropout, rng=rng)
+        options = {name: getattr(experiment, name) for name in ("dropout", "batch_norm", "standardize")}
+        return models.mlp(shape, experiment.hidden, classes, rng=rng, **options)
+    if experiment.standardize or experiment.batch_norm:
+        raise ValueError(f"experiment: standardize and batch_norm are settings of an mlp, not of {experiment.network}")
     height, width, channels = shape
     image = height, width, channels
     if experiment.network == "small_cnn":
@@ -98,12 +122,12 @@ def untrained(experiment: Experiment, shape: tuple[int, ...], classes: int, rng:
 def make_solver(
     experiment: Experiment,
     network: Network,
-    splits: Splits,
+    splits: Sequence[data.Split],
     *,
     run_dir: Path | None = None,
     callbacks: tuple[Callback, ...] = (),
 ) -> Solver:
-    """Return the solver that trains ``network`` as the experiment says."""
+    """Return the solver that trains ``network`` as the experiment says, on the first two splits."""
     names = ("optimizer", "schedule", "epochs", "batch_size", "l2", "label_smoothing", "augment", "stopping", "seed")
     settings = {name: getattr(experiment, name) for name in names}
     return Solver(network, splits[0], splits[1], run_dir=run_dir, callbacks=callbacks, **settings)
@@ -132,10 +156,11 @@ def train(
     initial_loss, _ = evaluate(network, splits[1])
     history = solver.fit(resume=True)
     train_split, val, test = splits
+    probabilities = network.predict_proba(test.inputs, mirrored=experiment.test_mirrored)
+    results = {"initial_val_loss": initial_loss, **_metrics(network, splits, probabilities, experiment)}
     if network_path is not None:
         told = {"experiment": name, "profile": profile, "data": train_split.source, "train": train_split.fingerprint}
-        network.save(network_path, metadata=told)
-    probabilities = network.predict_proba(test.inputs)
+        network.save(network_path, metadata={**told, **_for_prediction(experiment, test.classes, results)})
     arrays: dict[str, Array] = {
         "test_probabilities": probabilities.astype(np.float16),
         "test_labels": test.labels.astype(np.uint8),
@@ -149,16 +174,10 @@ def train(
         profile=profile,
         numerics=records.NUMERICS,
         config=as_config(experiment),
-        data={
-            "source": train_split.source,
-            "synthetic": train_split.synthetic,
-            "classes": list(train_split.classes),
-            "fingerprints": {"train": train_split.fingerprint, "val": val.fingerprint, "test": test.fingerprint},
-            "sizes": {"train": len(train_split), "val": len(val), "test": len(test)},
-        },
+        data=describe_data({"train": train_split, "val": val, "test": test}),
         history=history,
         first_losses=[step.loss.hex() for step in history.steps[: records.REPLAYED]],
-        metrics={"initial_val_loss": initial_loss, **_metrics(network, splits, probabilities)},
+        metrics=results,
         seconds=sum(epoch.seconds for epoch in history.epochs),
         versions=records.versions(),
         machine=records.machine(),
@@ -166,14 +185,32 @@ def train(
     )
 
 
-def _metrics(network: Network, splits: Splits, probabilities: Array) -> dict[str, float]:
-    """Return what tables show of a trained network: its accuracy and loss on all the data."""
+def _metrics(network: Network, splits: Splits, probabilities: Array, experiment: Experiment) -> dict[str, float]:
+    """Return what tables show of a trained network: its accuracy and loss on all the data.
+
+    ``probabilities`` are the test images', as the experiment tests: on mirrored images its test results are of them.
+    """
     train_split, val, test = splits
     result: dict[str, float] = {"parameters": network.vector.size}
     for name, split in (("train", train_split), ("val", val), ("test", test)):
         result[f"{name}_loss"], result[f"{name}_accuracy"] = evaluate(network, split)
+    if experiment.test_mirrored:
+        result |= tested(probabilities, test.labels)
     result["test_calibration_error"] = metrics.reliability(probabilities, test.labels).error
     return result
+
+
+def tested(probabilities: Array, labels: Array) -> dict[str, float]:
+    """Return the test loss, in nats, and the test accuracy of class probabilities (N, C) and labels (N,)."""
+    accuracy = float((probabilities.argmax(axis=1) == labels).mean())
+    return {"test_loss": metrics.negative_log_likelihood(probabilities, labels), "test_accuracy": accuracy}
+
+
+def _for_prediction(experiment: Experiment, classes: tuple[str, ...], results: dict[str, float]) -> dict[str, str]:
+    """Return the metadata by which a saved network predicts as it was tested, and what it then reached."""
+    test = {key: results[key] for key in ("test_loss", "test_accuracy")}
+    told = predict.metadata(predict.Preprocessing(mirrored=experiment.test_mirrored), classes)
+    return {**told, "metrics": json.dumps(test)}
 
 
 class Replay(NamedTuple):

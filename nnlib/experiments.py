@@ -11,11 +11,14 @@ import shutil
 from pathlib import Path
 from typing import Any, Literal
 
-from nnlib import records
+import numpy as np
+
+from nnlib import data, predict, records
 from nnlib.configuration import as_config
 from nnlib.data.augment import Augment
 from nnlib.data.root import checkout_root
-from nnlib.experiment import Experiment, Replay, replay, train
+from nnlib.experiment import Experiment, Replay, replay, tested, train
+from nnlib.network import load
 from nnlib.optim import SGD
 from nnlib.records import Record
 from nnlib.schedules import Constant, Cosine, WarmUp
@@ -162,6 +165,41 @@ def run(
     return record
 
 
+MODEL_BYTES = 12_000_000  # the most that a model of the checkout may take
+ROUNDING = 0.003  # the most by which float16 may change the test accuracy
+
+
+def release(name: str, *, root: str | Path | None = None) -> Path:
+    """Write the network that the full profile trained to models/NAME.safetensors, in float16, and return the path.
+
+    It is tested again as rounded; its metadata tells what it reached, the record and the record's seal. Raises
+    FileNotFoundError without a matching record or the network trained on this machine, ValueError for test data that
+    is not the record's, an accuracy more than 0.3 points from the record's and a file of more than 12 MB.
+    """
+    experiment, saved, folder = find(name, "full"), network_path(name, "full"), record_folder("full")
+    record = stored(name, experiment, folder)
+    if record is None or not saved.is_file():
+        missing = f"a full record of {name}" if record is None else str(saved)
+        again = f"NNLIB_RETRAIN=$(date +%s) nnlib train {name} --profile full"
+        raise FileNotFoundError(f"release: expected {missing}, found none; `{again}` makes both")
+    test = data.load(experiment.data, "test", root=root)
+    if test.fingerprint != record.data["fingerprints"]["test"]:
+        raise ValueError(f"release: the test images here are not those of {name}'s record; use the data it names")
+    network = load(saved)
+    network.vector[...] = network.vector.astype(np.float16)
+    results = tested(network.predict_proba(test.inputs, mirrored=experiment.test_mirrored), test.labels)
+    ours, theirs = results["test_accuracy"], record.metrics["test_accuracy"]
+    if not abs(ours - theirs) <= ROUNDING:
+        raise ValueError(f"release: {saved} reaches {ours:.4f} in float16, its record {theirs:.4f}; train it anew")
+    size = 2 * network.vector.size + sum(buffer.nbytes for buffer in network.buffers.values())
+    if size > MODEL_BYTES:
+        raise ValueError(f"release: {name} takes {size:,} bytes in float16, more than {MODEL_BYTES:,}; narrow it")
+    seal = json.loads(records.path_of(folder, name).read_text())["seal"]
+    told = {**network.metadata, "metrics": json.dumps(results), "record": name, "seal": seal}
+    network.save(predict.model_path(name), dtype=np.float16, metadata=told)
+    return predict.model_path(name)
+
+
 def verify(name: str, profile: Profile, *, root: str | Path | None = None) -> Replay:
     """Replay the first steps of a named experiment's record. Raises FileNotFoundError where none matches."""
     record = stored(name, find(name, profile), record_folder(profile))
@@ -171,12 +209,21 @@ def verify(name: str, profile: Profile, *, root: str | Path | None = None) -> Re
 
 
 def stored(name: str, experiment: Experiment, folder: Path) -> Record | None:
-    """Return the record in ``folder`` if there is one of this configuration and numerics version."""
+    """Return the record in ``folder`` if there is one of this configuration and numerics version.
+
+    A field that the record lacks, since it is younger, counts as its default, which means what was before.
+    """
     if not records.path_of(folder, name).exists():
         return None
     record = records.load(folder, name)
-    same = record.config == plain(experiment) and record.numerics == records.NUMERICS
+    same = up_to_date(record.config) == plain(experiment) and record.numerics == records.NUMERICS
     return record if same else None
+
+
+def up_to_date(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a stored experiment with the fields that it lacks, since they are younger, at their defaults."""
+    fields = dataclasses.fields(Experiment)
+    return {**{field.name: as_config(field.default) for field in fields if field.name not in config}, **config}
 
 
 def record_folder(profile: Profile) -> Path:
@@ -195,11 +242,11 @@ def network_path(name: str, profile: Profile) -> Path:
     return runs_root() / "networks" / f"{profile}-{name}.safetensors"
 
 
-def plain(experiment: Experiment) -> dict[str, Any]:
-    """Return the experiment as JSON holds it."""
+def plain(experiment: object) -> dict[str, Any]:
+    """Return an experiment, or what else a result depends on, as JSON holds it."""
     return json.loads(json.dumps(as_config(experiment)))
 
 
-def digest(experiment: Experiment) -> str:
+def digest(experiment: object) -> str:
     """Return eight hexadecimal digits that stand for the configuration."""
     return hashlib.sha256(json.dumps(plain(experiment), sort_keys=True).encode()).hexdigest()[:8]

@@ -4,6 +4,7 @@ A layer's forward pass returns its output and a context, and the backward pass i
 cached in the layer: it can stand in two places, and inference drops each context at once.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -102,8 +103,9 @@ class Normalize(Layer):
         """Set the buffers from inputs (N, ..., channels); a constant channel keeps deviation 1."""
         axes = tuple(range(inputs.ndim - 1))
         deviation = inputs.std(axis=axes, dtype=np.float64)
+        varies = inputs.min(axis=axes) < inputs.max(axis=axes)  # rounding can give equal values, too, a deviation
         self.buffers["mean"][...] = inputs.mean(axis=axes, dtype=np.float64)
-        self.buffers["deviation"][...] = np.where(deviation > 0, deviation, 1)
+        self.buffers["deviation"][...] = np.where(varies & (deviation > 0), deviation, 1)
 
     def forward(self, x: Array, *, train: bool = False, rng: Generator | None = None) -> tuple[Array, Context]:
         mean, deviation = self.buffers["mean"], self.buffers["deviation"]
@@ -114,6 +116,36 @@ class Normalize(Layer):
 
     def config(self) -> dict[str, Any]:
         return {"channels": len(self.buffers["mean"])}
+
+
+class Standardize(Layer):
+    """Give each image (row) by itself mean 0 and deviation 1 over all its values: (x - mean) / sqrt(variance + eps).
+
+    Brightness and contrast, which say nothing about a face, then differ no more; a constant image becomes zeros. Takes
+    uint8, which becomes float32, or floats, which keep their precision. Source: Goodfellow, Bengio and Courville 2016,
+    eq. 12.3 (global contrast normalization); also Ba et al. 2016, eq. 3 (layer normalization) without gain and bias.
+    """
+
+    eps = 1e-5
+
+    def forward(self, x: Array, *, train: bool = False, rng: Generator | None = None) -> tuple[Array, Context]:
+        rows = x.reshape(len(x), math.prod(x.shape[1:]))
+        floats = rows.astype(np.float32 if x.dtype.kind in "ui" else x.dtype, copy=False)
+        # The mean in float64: that of equal values is then exactly their value.
+        mean = rows.mean(axis=1, keepdims=True, dtype=np.float64).astype(floats.dtype)
+        y = floats - mean
+        variance = np.einsum("nd,nd->n", y, y)[:, None] / y.dtype.type(y.shape[1])
+        scale = 1 / np.sqrt(variance + y.dtype.type(self.eps))
+        y *= scale
+        return y.reshape(x.shape), (y, scale)
+
+    def backward(self, dy: Array, context: Context, *, input_grad: bool = True) -> tuple[Array | None, Gradients]:
+        if not input_grad:
+            return None, {}
+        y, scale = context
+        d = dy.reshape(y.shape)
+        dx = scale * (d - d.mean(axis=1, keepdims=True) - y * (d * y).mean(axis=1, keepdims=True))
+        return dx.reshape(dy.shape), {}
 
 
 class Linear(Layer):

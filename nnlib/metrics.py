@@ -38,6 +38,38 @@ def f1(confusion: Array) -> Array:
     return _ratio(2 * np.diag(confusion), confusion.sum(axis=0) + confusion.sum(axis=1))
 
 
+class ClassificationReport(NamedTuple):
+    """How well each class is found, and all together."""
+
+    precision: Array  # (C,)
+    recall: Array  # (C,)
+    f1: Array  # (C,)
+    support: Array  # (C,) int64: samples of each class
+    rate: float  # share of right predictions
+
+
+def classification_report(confusion: Array) -> ClassificationReport:
+    """Return precision, recall, F1 and number of samples of each class, and the classification rate.
+
+    confusion: counts (C, C), as `confusion_matrix` gives them. What is 0 / 0 counts as 0.
+    """
+    support = confusion.sum(axis=1)
+    return ClassificationReport(
+        precision(confusion), recall(confusion), f1(confusion), support, classification_rate(confusion)
+    )
+
+
+def confident_mistakes(probabilities: Array, labels: Array, count: int) -> Array:
+    """Return the rows (M,) int64 of the ``count`` wrong predictions with the highest probability, the highest first.
+
+    probabilities: (N, C);  labels: (N,). M is smaller than ``count`` where there are fewer mistakes.
+    """
+    class_labels(labels, len(probabilities), probabilities.shape[1])
+    wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
+    order = np.argsort(-probabilities[wrong].max(axis=1), kind="stable")
+    return wrong[order[:count]]
+
+
 class Reliability(NamedTuple):
     """Confidence against accuracy in bins of equal width over [0, 1]; empty bins hold nan."""
 

@@ -18,6 +18,7 @@ from nnlib.layers import (
     MaxPool2d,
     Normalize,
     ReLU,
+    Standardize,
 )
 from nnlib.network import Network, Residual, Sequential
 
@@ -32,12 +33,14 @@ def mlp(
     *,
     dropout: float = 0.0,
     batch_norm: bool = False,
+    standardize: bool = False,
     rng: Generator,
 ) -> Network:
     """Return a fully connected network: normalise, then (linear, norm, ReLU, dropout) a hidden width, then linear.
 
     input_shape: (32, 32, 3) for images, (20,) for features;  hidden: widths, () for a linear classifier;  dropout: the
-    probability to drop after each hidden layer;  batch_norm: put a norm between each hidden layer and its rectifier.
+    probability to drop after each hidden layer;  batch_norm: put a norm between each hidden layer and its rectifier;
+    standardize: begin with each input's own mean and deviation instead of the training set's.
     Raises ValueError for widths or classes below 1.
     """
     input_shape, hidden = tuple(input_shape), tuple(hidden)
@@ -46,6 +49,8 @@ def mlp(
             f"mlp: expected sizes of at least 1, got input_shape {input_shape}, hidden {hidden}, classes {classes}"
         )
     layers: dict[str, Layer] = {"normalize": Normalize(input_shape[-1])}
+    if standardize:
+        layers = {"standardize": Standardize()}
     width = math.prod(input_shape)
     for number, units in enumerate(hidden, 1):
         layers[f"fc{number}"] = Linear(initialization.he((width, units), rng))

@@ -58,6 +58,9 @@ class Sequential(Layer):
                 yield row
             x = row[-1]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.layers,)  # the stages are found anew: the machine that reads may compile nothing
+
     def config(self) -> dict[str, Any]:
         return {"layers": {name: describe(layer) for name, layer in self.layers.items()}}
 
@@ -200,6 +203,10 @@ class Network:
         self.parameters: Mapping[str, Array] = MappingProxyType(views)
         self.buffers: Mapping[str, Array] = MappingProxyType(buffers)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle the layers and pack them anew: views, stored one by one, would no longer share a vector."""
+        return Network, (self.layers, self.input_shape), {"metadata": self.metadata}
+
     # ---- computing -------------------------------------------------------------------------------------------------
 
     def fit_normalization(self, inputs: Array) -> None:
@@ -260,8 +267,18 @@ class Network:
             return 0.0
         return 0.5 * l2 * sum(kernels.sum_of_squares(self.parameters[name]) for name in self.weights())
 
-    def predict_proba(self, x: Array) -> Array:
-        """Return the class probabilities (N, classes) of x (N, *input_shape), computed a few hundred rows at a time."""
+    def predict_proba(self, x: Array, *, mirrored: bool = False) -> Array:
+        """Return the class probabilities (N, classes) of x (N, *input_shape), computed a few hundred rows at a time.
+
+        ``mirrored``: the mean of each image's probabilities and those of its left-right mirror image (the horizontal
+        reflections of Krizhevsky et al. 2012, section 4.1). Raises ValueError where the inputs are no images (H, W, C).
+        """
+        if mirrored:
+            if len(self.input_shape) != 3:
+                raise ValueError(
+                    f"predict_proba: only images (H, W, C) can be mirrored; this network takes {self.input_shape}"
+                )
+            return 0.5 * (self.predict_proba(x) + self.predict_proba(x[:, :, ::-1]))
         x = self._checked(x)
         parts = range(0, max(len(x), 1), EVALUATION_BATCH)
         return np.concatenate([kernels.softmax(self.layers.infer(x[i : i + EVALUATION_BATCH])) for i in parts])
@@ -340,7 +357,7 @@ def load(path: str | PathLike[str]) -> Network:
         if not isinstance(layers, Sequential):
             raise ValueError("the outermost layer is not a Sequential")
         network = Network(layers, tuple(layout["input_shape"]))
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, IndexError, KeyError, MemoryError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: expected a network saved by nnlib, got something else ({error})") from error
     checkpoint.fill({**network.parameters, **network.buffers}, tensors, str(path))
     network.metadata = metadata

@@ -16,6 +16,7 @@ from nnlib import metrics
 from nnlib.functional.checks import Array
 from nnlib.history import History
 from nnlib.network import Network
+from nnlib.range_test import RangeTest
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (3, 1)), "-")
@@ -81,6 +82,63 @@ def comparison(histories: Mapping[str, History], *, quantity: str = "accuracy") 
     return figure
 
 
+def seed_curves(runs: Mapping[str, Sequence[History]], *, quantity: str = "accuracy") -> Figure:
+    """Draw what was run with several seeds: the mean as a line in a band from the least to the greatest.
+
+    Training is on the left, validation on the right; ``quantity`` is accuracy or loss. The shortest run ends a curve.
+    """
+    figure, panels = new_figure(2, sharey=True)
+    scale, unit = (100, "accuracy (%)") if quantity == "accuracy" else (1, "loss (nats)")
+    for one, part in zip(panels, ("train", "val"), strict=True):
+        for name, histories in runs.items():
+            shortest = min(len(history.epochs) for history in histories)
+            values = np.array(
+                [[scale * getattr(e, f"{part}_{quantity}") for e in history.epochs[:shortest]] for history in histories]
+            )
+            epochs = np.arange(1, shortest + 1)
+            (line,) = one.plot(epochs, values.mean(axis=0), label=name)
+            one.fill_between(
+                epochs, values.min(axis=0), values.max(axis=0), color=line.get_color(), alpha=0.25, linewidth=0
+            )
+        one.xaxis.set_major_locator(MaxNLocator(integer=True))
+    label(panels[0], "epoch", unit, title="training")
+    label(panels[1], "epoch", "", title="validation", legend=True)
+    return figure
+
+
+def seed_dots(panels: Mapping[str, Mapping[str, Sequence[float]]], *, setting: str) -> Figure:
+    """Draw what each setting reached: a dot for every seed, and their mean as a bar.
+
+    panels: the quantity with its unit -> the setting's value -> one result a seed. ``setting`` names what was changed.
+    """
+    figure, axes = new_figure(len(panels), squeeze=False)
+    for one, (quantity, values) in zip(axes[0], panels.items(), strict=True):
+        for place, results in enumerate(values.values()):
+            one.plot([place - 0.3, place + 0.3], [np.mean(results)] * 2, color=COLOURS[1], linestyle="-", linewidth=2)
+            offsets = np.linspace(-0.12, 0.12, len(results)) if len(results) > 1 else [0]
+            one.plot(place + np.array(offsets), results, "o", color=COLOURS[0], markersize=4)
+        slanted = {"rotation": 30, "ha": "right"} if max(map(len, values)) > 6 else {}
+        one.set_xticks(range(len(values)), list(values), **slanted)
+        one.grid(visible=False, axis="x")
+        label(one, setting, quantity)
+    return figure
+
+
+def range_test(result: RangeTest, *, chosen: float | None = None) -> Figure:
+    """Draw a learning-rate range test, with the rate that is ``chosen`` to train with (None: the suggestion) marked."""
+    figure, axes = new_figure()
+    rate = result.suggestion if chosen is None else chosen
+    axes.plot(result.rates, result.losses, color=COLOURS[5], linestyle="-", linewidth=0.8, label="each batch")
+    axes.plot(result.rates, result.smoothed, color=COLOURS[0], linestyle="-", linewidth=2, label="running mean")
+    axes.axvline(rate, color=COLOURS[1], linestyle="--", label=f"chosen: {rate:.2g}")
+    axes.set_xscale("log")
+    least = result.smoothed.min()
+    # What comes after the explosion would press all else flat.
+    axes.set_ylim(max(0.0, least - 0.5 * (result.smoothed[0] - least)), 1.6 * result.smoothed[0])
+    label(axes, "learning rate", "loss (nats)", legend=True)
+    return figure
+
+
 def step_losses(histories: Mapping[str, History], *, window: int = 20) -> Figure:
     """Draw the training loss of every step, averaged over ``window`` steps."""
     figure, axes = new_figure()
@@ -123,10 +181,47 @@ def confusion(matrix: Array, classes: Sequence[str]) -> Figure:
     return figure
 
 
-def pictures(images: Array, titles: Sequence[str] = (), *, columns: int = 10) -> Figure:
-    """Draw images (N, H, W, C), uint8 or floats in [0, 1], in rows of ``columns``."""
+def class_report(report: metrics.ClassificationReport, classes: Sequence[str]) -> Figure:
+    """Draw precision, recall and F1 of each class as three marks side by side, and the classification rate of all."""
+    figure, axes = new_figure(height=2.9)
+    places = np.arange(len(classes))
+    for number, (name, marker) in enumerate((("precision", "o"), ("recall", "s"), ("f1", "D"))):
+        values = 100 * getattr(report, name)
+        title = name.capitalize() if name == "f1" else name
+        axes.plot(places + 0.2 * (number - 1), values, marker, color=COLOURS[number], markersize=5, label=title)
+    axes.axhline(100 * report.rate, color="black", linewidth=1, linestyle=":", label="classification rate")
+    axes.set_xticks(places, [f"{name}\n{count:,}" for name, count in zip(classes, report.support, strict=True)])
+    axes.set_ylim(0, 100)
+    label(axes, "class and its number of images", "%", legend=True)
+    return figure
+
+
+def mistakes(
+    images: Array, probabilities: Array, labels: Array, classes: Sequence[str], *, count: int = 14, columns: int = 7
+) -> Figure:
+    """Draw the most confident mistakes: over each image its class, under that what was predicted, and how surely.
+
+    images: (N, H, W, C);  probabilities: (N, classes);  labels: (N,). Raises ValueError where there is no mistake.
+    """
+    rows = metrics.confident_mistakes(probabilities, labels, count)
+    if not len(rows):
+        raise ValueError("mistakes: every prediction is right; there is nothing to show")
+    titles = [
+        f"{classes[labels[row]]}\n→ {classes[probabilities[row].argmax()]} {100 * probabilities[row].max():.0f} %"
+        for row in rows
+    ]
+    return pictures(images[rows], titles, columns=columns, height=1.25)
+
+
+def pictures(
+    images: Array, titles: Sequence[str] = (), *, columns: int = 10, height: float | None = None
+) -> Figure:
+    """Draw images (N, H, W, C), uint8 or floats in [0, 1], in rows of ``columns``.
+
+    height: of a row, in inches; None: what ten columns and one line of title take.
+    """
     rows = -(-len(images) // columns)
-    figure, axes = new_figure(columns, rows, height=0.85 if titles else 0.65, squeeze=False)
+    figure, axes = new_figure(columns, rows, height=height or (0.85 if titles else 0.65), squeeze=False)
     for number, one in enumerate(axes.flat):
         one.set_axis_off()
         if number < len(images):

@@ -84,7 +84,7 @@ def save(record: Record, folder: Path) -> None:
     body["epochs"] = [list(epoch) for epoch in record.history.epochs]
     body["arrays"] = {"file": arrays.name, "sha256": digest}
     checkpoint.write_bytes(arrays, content)
-    text = json.dumps({**body, "seal": _seal(body)}, indent=1)
+    text = json.dumps(sealed(body), indent=1)
     checkpoint.write_bytes(path_of(folder, record.name), text.encode())
     for old in folder.glob(f"{record.name}-????????.npz"):
         if old != arrays:
@@ -93,15 +93,8 @@ def save(record: Record, folder: Path) -> None:
 
 def load(folder: Path, name: str) -> Record:
     """Return a stored record. Raises FileNotFoundError, and ValueError for one changed since it was written."""
-    path = path_of(folder, name)
-    try:
-        body = json.loads(path.read_text())
-        seal = body.pop("seal")
-        arrays_path, digest = folder / body["arrays"]["file"], body["arrays"]["sha256"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: expected a record, got a file that is none ({error}); {_MEND}") from error
-    if seal != _seal(body):
-        raise ValueError(f"{path}: the record was changed after it was written (its seal does not match); {_MEND}")
+    body = unsealed(path_of(folder, name))
+    arrays_path, digest = folder / body["arrays"]["file"], body["arrays"]["sha256"]
     content = arrays_path.read_bytes() if arrays_path.is_file() else b""
     if hashlib.sha256(content).hexdigest() != digest:
         state = "was changed" if content else "is missing"
@@ -114,6 +107,23 @@ def load(folder: Path, name: str) -> Record:
 
 
 _MEND = "restore it, or remove it to train again"
+
+
+def sealed(body: dict[str, Any]) -> dict[str, Any]:
+    """Return a record's body with its seal, which tells whether it was changed after it was written."""
+    return {**body, "seal": _seal(body)}
+
+
+def unsealed(path: Path) -> dict[str, Any]:
+    """Return the body of a sealed file. Raises FileNotFoundError, and ValueError for one changed or of another kind."""
+    try:
+        body = json.loads(path.read_text())
+        seal = body.pop("seal")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: expected a record, got a file that is none ({error}); {_MEND}") from error
+    if seal != _seal(body):
+        raise ValueError(f"{path}: the record was changed after it was written (its seal does not match); {_MEND}")
+    return body
 
 
 def versions() -> dict[str, str]:

@@ -45,6 +45,36 @@ class Exponential:
 
 
 @dataclass(frozen=True)
+class Inverse:
+    """``value`` / (1 + epoch / ``half``): half of it after ``half`` epochs, a third after twice as many.
+
+    Its sum grows without bound and that of its squares does not, as Robbins and Monro 1951 (eq. 6 and 26) ask of steps
+    that are to end at a minimum in spite of noise.
+    """
+
+    value: float
+    half: float = 10
+
+    def __call__(self, epoch: float, epochs: int) -> float:
+        return self.value / (1 + epoch / self.half)
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A straight line from ``value`` to ``final`` over the first ``share`` of the training, then ``final``.
+
+    For a momentum that grows, as Sutskever et al. 2013 (section 3) advise, while the rate falls.
+    """
+
+    value: float
+    final: float
+    share: float = 1.0
+
+    def __call__(self, epoch: float, epochs: int) -> float:
+        return self.value + (self.final - self.value) * min(1.0, epoch / (self.share * epochs))
+
+
+@dataclass(frozen=True)
 class Cosine:
     """Half a cosine from ``value`` to ``final`` over the whole training. Source: Loshchilov and Hutter 2017, eq. 5."""
 
@@ -79,7 +109,7 @@ class OneCycle:
 class WarmUp:
     """``schedule``, approached linearly from ``start`` times its value over the first ``warm`` epochs."""
 
-    schedule: "Constant | Step | Exponential | Cosine | OneCycle"
+    schedule: "Constant | Step | Exponential | Inverse | Linear | Cosine | OneCycle"
     warm: float = 1.0
     start: float = 0.0
 

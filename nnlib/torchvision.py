@@ -18,10 +18,7 @@ def load_torchvision(path: str | PathLike[str], network: Network) -> None:
     Raises FileNotFoundError, ValueError for a broken file, and ValueError that lists every tensor that is missing, not
     expected, or of another shape (told in this library's order); the network is then as it was.
     """
-    try:
-        tensors, _ = checkpoint.read(path)
-    except TypeError as error:  # bfloat16, say, which NumPy does not have
-        raise ValueError(f"{path}: expected tensors of float16, 32 or 64 ({error}); convert and save again") from error
+    tensors, _ = checkpoint.read(path)
     arrays = {**network.parameters, **network.buffers}
     filled = {name: array for name, array in arrays.items() if not name.startswith("normalize.")}
     given = {name: _turn(tensor) for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}

@@ -39,3 +39,22 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="could not save"):
         checkpoint.write_bytes(tmp_path / "file" / "inside", b"x")
+
+
+@pytest.mark.parametrize(("kind", "size"), [("BF16", 2), ("F8_E4M3", 1)])
+def test_numbers_that_numpy_does_not_have_are_told(tmp_path, kind, size):
+    header = f'{{"a":{{"dtype":"{kind}","shape":[1],"data_offsets":[0,{size}]}}}}'.encode()
+    (tmp_path / "file").write_bytes(len(header).to_bytes(8, "little") + header + bytes(size))
+    with pytest.raises(ValueError, match=r"file: expected tensors of float16, 32 or 64 \(.*\); convert and save again"):
+        checkpoint.read(tmp_path / "file")
+
+
+def test_what_could_not_be_written_is_told_before(tmp_path):
+    (tmp_path / "file").write_text("old")
+    checkpoint.check_writable(tmp_path / "file")
+    checkpoint.check_writable(tmp_path / "new" / "file")
+    assert (tmp_path / "file").read_text() == "old"
+    assert list((tmp_path / "new").iterdir()) == []
+    for path in (tmp_path, tmp_path / "file" / "inside", "/dev/null"):
+        with pytest.raises(OSError, match=f"could not save {path}"):
+            checkpoint.check_writable(path)

@@ -63,6 +63,18 @@ def test_a_changed_experiment_gets_a_record_of_its_own(capsys):
     assert len(list(Path("runs/records").glob("overfit50-*.json"))) == 1
 
 
+@pytest.mark.usefixtures("few_images")
+def test_release_writes_the_full_profile_s_network_and_names_the_file(capsys, monkeypatch):
+    quick = experiments.find("overfit50", "quick")
+    monkeypatch.setitem(experiments.EXPERIMENTS, "overfit50", {"quick": quick, "full": quick})
+    assert cli.main(["train", "overfit50", "--profile", "full"]) == 0
+    capsys.readouterr()
+    assert cli.main(["train", "overfit50", "--release"]) == 0
+    path = capsys.readouterr().out.strip()
+    assert path.endswith("models/overfit50.safetensors")
+    assert nnlib_load(path).metadata["record"] == "overfit50"
+
+
 def test_list_names_every_experiment(capsys):
     assert cli.main(["train", "--list"]) == 0
     assert capsys.readouterr().out.split() == list(experiments.EXPERIMENTS)
@@ -77,7 +89,8 @@ def test_list_names_every_experiment(capsys):
         (["train", "plain", "--set", "schedule=1"], "with a key of"),
         (["train", "plain", "--set", "epochs"], "expected KEY=VALUE"),
         (["train", "plain", "--set", "epochs=many"], "epochs is of type int"),
-        (["train", "plain", "--verify", "--set", "epochs=2"], "takes no --set"),
+        (["train", "plain", "--verify", "--set", "epochs=2"], "take no --set"),
+        (["train", "plain", "--release", "--set", "epochs=2"], "take no --set"),
     ],
 )
 def test_wrong_use_is_status_two_and_one_line(arguments, message, tmp_path):
@@ -91,6 +104,7 @@ def test_wrong_use_is_status_two_and_one_line(arguments, message, tmp_path):
         (["data", "verify", "--data", "/nowhere/at/all"], "/nowhere/at/all"),
         (["train", "plain", "--profile", "full", "--data", "/nowhere/at/all"], "/nowhere/at/all"),
         (["train", "plain", "--verify"], "no quick record"),
+        (["train", "plain", "--release"], "expected a full record of plain, found none"),
     ],
 )
 def test_a_failed_job_is_status_one_and_one_line(arguments, message, tmp_path):

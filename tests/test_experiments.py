@@ -7,7 +7,8 @@ import time
 import numpy as np
 import pytest
 
-from nnlib import experiment, experiments, records
+import nnlib
+from nnlib import experiment, experiments, metrics, records
 from nnlib.data import Split
 from nnlib.experiment import Experiment
 
@@ -72,6 +73,18 @@ def test_another_configuration_or_numerics_version_trains_anew(home, monkeypatch
     assert experiments.run("tiny").config["l2"] == 0.1
     monkeypatch.setattr(records, "NUMERICS", 99)
     assert experiments.run("tiny").numerics == 99
+
+
+def test_a_record_older_than_a_field_counts_where_the_field_has_its_default(home, monkeypatch):
+    made = experiments.run("tiny", "full")
+    younger = {"standardize", "batch_norm", "test_mirrored"}
+    old = dataclasses.replace(made, config={key: made.config[key] for key in made.config.keys() - younger})
+    records.save(old, experiments.record_folder("full"))
+    changed = dataclasses.replace(TINY, test_mirrored=True)
+    assert experiments.stored("tiny", changed, experiments.record_folder("full")) is None
+    no_training(monkeypatch)
+    assert experiments.run("tiny", "full").config == old.config
+    assert experiments.verify("tiny", "full").passed
 
 
 def test_retraining_ignores_older_records_once(home, monkeypatch):
@@ -161,6 +174,104 @@ def test_records_name_what_they_depend_on(home):
     assert record.source == "clouds, synthetic"
     copy = dataclasses.replace(record, data={**record.data, "synthetic": False, "source": "X, a copy other than Y"})
     assert record.data["fingerprints"]["test"][:8] in copy.source
+
+
+def test_the_settings_of_an_mlp_reach_it_and_are_refused_elsewhere(home):
+    train_split = experiment.load_splits(TINY)[0]
+    network = experiment.build(dataclasses.replace(TINY, standardize=True, batch_norm=True), train_split)
+    assert list(network.layers.layers) == ["standardize", "fc1", "norm1", "relu1", "fc"]
+    with pytest.raises(ValueError, match="settings of an mlp, not of small_cnn"):
+        experiment.build(dataclasses.replace(TINY, network="small_cnn", standardize=True), train_split)
+
+
+def test_a_network_is_tested_on_mirrored_images_where_the_experiment_says_so(home, monkeypatch):
+    mirrored = dataclasses.replace(TINY, test_mirrored=True)
+    monkeypatch.setitem(experiments.EXPERIMENTS, "mirrored", {"quick": mirrored, "full": mirrored})
+    plain, record = experiments.run("tiny"), experiments.run("mirrored")
+    network = nnlib.load(experiments.network_path("mirrored", "quick"))
+    test = experiment.load_splits(TINY)[2]
+    probabilities = network.predict_proba(test.inputs, mirrored=True)
+    np.testing.assert_array_equal(record.probabilities, probabilities.astype(np.float16))
+    assert (record.probabilities != plain.probabilities).any()
+    assert record.metrics["test_accuracy"] == (probabilities.argmax(axis=1) == test.labels).mean()
+    assert record.metrics["test_loss"] == pytest.approx(metrics.negative_log_likelihood(probabilities, test.labels))
+    for key in ("train_loss", "val_loss", "val_accuracy"):
+        assert record.metrics[key] == plain.metrics[key]
+    assert [e.val_loss for e in record.history.epochs] == [e.val_loss for e in plain.history.epochs]
+
+
+def test_a_saved_network_knows_how_it_was_made_and_tested(home, monkeypatch):
+    mirrored = dataclasses.replace(TINY, test_mirrored=True)
+    monkeypatch.setitem(experiments.EXPERIMENTS, "mirrored", {"quick": mirrored, "full": mirrored})
+    record = experiments.run("mirrored")
+    told = nnlib.load(experiments.network_path("mirrored", "quick")).metadata
+    assert told["experiment"] == "mirrored"
+    assert told["profile"] == "quick"
+    assert told["train"] == record.data["fingerprints"]["train"]
+    assert "clouds" in told["data"]
+    assert json.loads(told["preprocessing"])["mirrored"] is True
+    assert json.loads(told["classes"]) == list("abcd")
+    assert json.loads(told["metrics"]) == {key: record.metrics[key] for key in ("test_loss", "test_accuracy")}
+
+
+# ---- models to keep -----------------------------------------------------------------------------------------------
+
+
+def test_a_released_model_holds_its_record_and_what_it_reaches_in_float16(home):
+    record = experiments.run("tiny", "full")
+    path = experiments.release("tiny")
+    assert path == home / "models" / "tiny.safetensors"
+    model, trained = nnlib.load(path), nnlib.load(experiments.network_path("tiny", "full"))
+    np.testing.assert_array_equal(model.vector, trained.vector.astype(np.float16))
+    np.testing.assert_array_equal(model.buffers["normalize.mean"], trained.buffers["normalize.mean"])
+    test = experiment.load_splits(TINY)[2]
+    told = json.loads(model.metadata["metrics"])
+    assert told["test_accuracy"] == (model.predict(test.inputs) == test.labels).mean()
+    assert told["test_accuracy"] == pytest.approx(record.metrics["test_accuracy"], abs=0.003)
+    seal = json.loads((home / "report" / "records" / "tiny.json").read_text())["seal"]
+    assert (model.metadata["record"], model.metadata["seal"]) == ("tiny", seal)
+    assert model.metadata["train"] == record.data["fingerprints"]["train"]
+
+
+def test_what_is_not_the_record_s_network_is_not_released(home, monkeypatch):
+    with pytest.raises(FileNotFoundError, match="expected a full record of tiny"):
+        experiments.release("tiny")
+    experiments.run("tiny", "full")
+    saved = experiments.network_path("tiny", "full")
+    whole = saved.read_bytes()
+    saved.unlink()
+    with pytest.raises(FileNotFoundError, match=r"full-tiny\.safetensors, found none; `NNLIB_RETRAIN"):
+        experiments.release("tiny")
+    saved.write_bytes(whole)
+    with monkeypatch.context() as patch:
+        patch.setattr(experiments, "MODEL_BYTES", 100)
+        with pytest.raises(ValueError, match="more than 100; narrow it"):
+            experiments.release("tiny")
+    other = nnlib.load(saved)
+    other.parameters["fc.weight"][...] = 0
+    other.save(saved)
+    with pytest.raises(ValueError, match="in float16, its record"):
+        experiments.release("tiny")
+    saved.write_bytes(whole)
+    use_data(monkeypatch, 1)
+    with pytest.raises(ValueError, match="are not those of tiny's record"):
+        experiments.release("tiny")
+    assert not (home / "models").exists()
+
+
+# -------------------------------------------------------------------------------------------------------------------
+
+
+def test_validation_images_are_the_same_stratified_part_whatever_the_seed(home):
+    whole = experiment.data.load("shapes10", "train")
+    for train_size in (None, 200):
+        splits = [
+            experiment.load_splits(dataclasses.replace(TINY, train_size=train_size, seed=seed)) for seed in (0, 1)
+        ]
+        assert splits[0][1].fingerprint == splits[1][1].fingerprint
+        pool = whole if train_size is None else whole[train_size:]
+        exact = 50 * np.bincount(pool.labels) / len(pool)
+        assert (np.abs(np.bincount(splits[0][1].labels) - exact) < 1).all()
 
 
 def test_splits_do_not_overlap(home):

@@ -22,8 +22,19 @@ def test_confusion_and_rates_equal_scikit_learn_s(n, classes, seed):
     np.testing.assert_array_equal(matrix, sklearn.metrics.confusion_matrix(labels, predictions, labels=names))
     assert metrics.classification_rate(matrix) == pytest.approx(sklearn.metrics.accuracy_score(labels, predictions))
     expected = sklearn.metrics.precision_recall_fscore_support(labels, predictions, labels=names, zero_division=0)
-    for ours, theirs in zip((metrics.precision, metrics.recall, metrics.f1), expected[:3], strict=True):
-        np.testing.assert_allclose(ours(matrix), theirs)
+    report = metrics.classification_report(matrix)
+    assert report.rate == metrics.classification_rate(matrix)
+    for ours, theirs in zip(report[:4], expected, strict=True):
+        np.testing.assert_allclose(ours, theirs)
+
+
+def test_the_most_confident_mistakes_come_first():
+    probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7], [0.4, 0.6]])
+    labels = np.array([0, 0, 1, 0, 1])
+    assert metrics.confident_mistakes(probabilities, labels, 2).tolist() == [1, 3]
+    assert metrics.confident_mistakes(probabilities, labels, 9).tolist() == [1, 3, 2]
+    with pytest.raises(ValueError, match="expected 0 to 1"):
+        metrics.confident_mistakes(probabilities, labels + 1, 2)
 
 
 def test_log_likelihood_equals_scikit_learn_s():

@@ -14,6 +14,7 @@ WHOLE_NETWORK = 1e-6  # the coursework's limit
 
 MODELS = {
     "mlp": lambda shape, classes, rng: models.mlp(shape, (24, 16), classes, dropout=0.3, batch_norm=True, rng=rng),
+    "mlp_standardized": lambda shape, classes, rng: models.mlp(shape, (24,), classes, standardize=True, rng=rng),
     "small_cnn": lambda shape, classes, rng: models.small_cnn(shape, classes, rng=rng),
     "face_cnn": lambda shape, classes, rng: models.face_cnn(shape, classes, rng=rng),
 } | {

@@ -8,7 +8,7 @@ import nnlib
 from nnlib import initialization, models
 from nnlib.functional import softmax_cross_entropy
 from nnlib.gradcheck import check
-from nnlib.layers import Dropout, Linear, Normalize, ReLU
+from nnlib.layers import Dropout, Linear, Normalize, ReLU, Standardize
 from nnlib.network import Network, Residual, Sequential
 
 WHOLE_NETWORK = 1e-6  # the coursework's limit
@@ -223,3 +223,66 @@ def test_normalize_gradient():
     dx, gradients = layer.backward(np.ones((2, 3)), None)
     np.testing.assert_array_equal(dx, [[0.5, 0.25, 0.125]] * 2)
     assert gradients == {}
+
+
+def test_standardize_gives_every_image_mean_0_and_deviation_1_whatever_its_brightness_and_contrast():
+    rng = np.random.default_rng(0)
+    images = rng.integers(20, 60, size=(5, 8, 8, 3), dtype=np.uint8)
+    y = Standardize().infer(images)
+    assert (y.dtype, y.shape) == (np.float32, images.shape)
+    np.testing.assert_allclose(y.mean(axis=(1, 2, 3)), 0, atol=1e-5)
+    np.testing.assert_allclose(y.std(axis=(1, 2, 3)), 1, rtol=1e-5)
+    np.testing.assert_allclose(Standardize().infer(3 * images + 50), y, atol=1e-5)
+    for dtype in (np.float32, np.float64):
+        floats = Standardize().infer(images.astype(dtype))
+        assert floats.dtype == dtype
+        np.testing.assert_allclose(floats, y, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [0, 7, 255])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
+def test_standardize_turns_a_constant_image_into_zeros(value, dtype):
+    images = np.full((2, 300, 300, 3), value if dtype == np.uint8 else value / 255, dtype=dtype)
+    np.testing.assert_allclose(Standardize().infer(images), 0, atol=0 if dtype != np.float64 else 1e-12)
+
+
+def test_gradient_of_standardize():
+    rng = np.random.default_rng(0)
+    layer, x, weights = Standardize(), rng.normal(size=(3, 4, 2, 2)), rng.normal(size=(3, 4, 2, 2))
+    x[0] *= 1e-3  # where eps counts
+
+    def loss():
+        return float((weights * layer.infer(x)).sum())
+
+    _, context = layer.forward(x)
+    (result,) = check(loss, {"x": x}, {"x": layer.backward(weights, context)[0]}, step=1e-6)
+    assert result.relative_error <= WHOLE_NETWORK
+    assert layer.backward(weights, context, input_grad=False) == (None, {})
+
+
+def test_standardize_is_torch_s_layer_norm(torch):
+    rng = np.random.default_rng(0)
+    x, dy = 7 * rng.normal(size=(5, 4, 3, 2)) + 3, rng.normal(size=(5, 4, 3, 2))
+    layer = Standardize()
+    y, context = layer.forward(x)
+    theirs = torch.tensor(x, requires_grad=True)
+    expected = torch.nn.functional.layer_norm(theirs, x.shape[1:], eps=layer.eps)
+    expected.backward(torch.tensor(dy))
+    np.testing.assert_allclose(y, expected.detach().numpy(), atol=1e-12)
+    np.testing.assert_allclose(layer.backward(dy, context)[0], theirs.grad.numpy(), atol=1e-12)
+
+
+def test_probabilities_of_mirrored_images_are_the_mean_of_both_sides():
+    network = small_net(standardize=True)
+    network.parameters["fc.weight"][...] *= 1000
+    x, _ = batch(20)
+    assert network.predict_proba(x[:0], mirrored=True).shape == (0, 5)
+    both = network.predict_proba(x, mirrored=True)
+    one, other = network.predict_proba(x), network.predict_proba(x[:, :, ::-1])
+    assert np.abs(one - other).max() > 0.01
+    np.testing.assert_allclose(both, (one + other) / 2, rtol=1e-5)
+    np.testing.assert_allclose(network.predict_proba(x[:, :, ::-1], mirrored=True), both, rtol=1e-5)
+    np.testing.assert_allclose(network.predict_proba(x.astype(np.float64), mirrored=True), both, rtol=1e-4)
+    features = models.mlp((20,), (3,), 2, rng=np.random.default_rng(0))
+    with pytest.raises(ValueError, match=r"only images .* can be mirrored; this network takes \(20,\)"):
+        features.predict_proba(np.zeros((2, 20)), mirrored=True)

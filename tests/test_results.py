@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nnlib import experiments, records
+import nnlib
+from nnlib import data, experiments, predict, records
 from nnlib.experiment import train
 from nnlib_report import readme
 
@@ -71,6 +72,23 @@ def test_a_cheap_experiment_trained_again_gives_its_record(real_data, tmp_path):
     same = (again.machine, again.versions) == (record.machine, record.versions)
     for key, value in record.metrics.items():
         assert again.metrics[key] == (value if same else pytest.approx(value, rel=1e-2, abs=5e-3)), key
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fer_mlp"])
+def test_a_kept_model_reaches_its_record_s_accuracy_on_the_test_images(name, real_data):
+    path = predict.model_path(name)
+    if not path.exists():
+        pytest.skip(f"{path} is not there: `nnlib train {name} --release` writes it")
+    model, record = nnlib.load(path), full(name)
+    assert path.stat().st_size <= experiments.MODEL_BYTES
+    assert model.metadata["seal"] == json.loads((ROOT / "report" / "records" / f"{name}.json").read_text())["seal"]
+    assert model.metadata["train"] == record.data["fingerprints"]["train"]
+    test = data.load(record.config["data"], "test", root=real_data)
+    mirrored = json.loads(model.metadata["preprocessing"])["mirrored"]
+    accuracy = (model.predict_proba(test.inputs, mirrored=mirrored).argmax(axis=1) == test.labels).mean()
+    assert accuracy == pytest.approx(json.loads(model.metadata["metrics"])["test_accuracy"], abs=1e-3)
+    assert accuracy == pytest.approx(record.metrics["test_accuracy"], abs=experiments.ROUNDING)
 
 
 @pytest.mark.slow

@@ -44,6 +44,9 @@ def test_values_of_every_schedule():
     step = schedules.Step(1.0, factor=0.5, every=4)
     assert [step(e, epochs) for e in (0, 3.99, 4, 8)] == [1, 1, 0.5, 0.25]
     assert schedules.Exponential(2.0, 0.5)(3, epochs) == 0.25
+    inverse = schedules.Inverse(0.6, half=4)
+    assert [inverse(e, epochs) for e in (0, 4, 8)] == pytest.approx([0.6, 0.3, 0.2])
+    assert [schedules.Linear(1.0, 0.0)(e, epochs) for e in (0, 5, 20)] == pytest.approx([1, 0.75, 0])
     cosine = schedules.Cosine(1.0, final=0.2)
     assert [cosine(e, epochs) for e in (0, 10, 20)] == pytest.approx([1, 0.6, 0.2])
     cycle = schedules.OneCycle(0.1, 1.0, 0.01, rise=0.25)
@@ -58,6 +61,8 @@ def test_a_momentum_schedule():
     assert optimizer.momentum_at(0, 10) == pytest.approx(0.95)
     assert optimizer.momentum_at(3, 10) == pytest.approx(0.85)
     assert SGD(0.8).momentum_at(3, 10) == 0.8
+    growing = SGD(schedules.Linear(0.5, 0.99, share=0.2))
+    assert [growing.momentum_at(e, 10) for e in (0, 1, 2, 9)] == pytest.approx([0.5, 0.745, 0.99, 0.99])
 
 
 @pytest.mark.parametrize("call", [lambda: SGD(1.0), lambda: EarlyStopping(patience=0), lambda: EarlyStopping(2, -1.0)])
