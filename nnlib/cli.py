@@ -1,4 +1,4 @@
-"""The command line: `nnlib data`, `nnlib train`, `nnlib predict` and `nnlib bench`."""
+"""The command line: `nnlib data`, `nnlib train`, `nnlib tune`, `nnlib predict` and `nnlib bench`."""
 
 import argparse
 import ast
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from nnlib import bench, checkpoint, experiments, predict
+from nnlib import bench, checkpoint, experiments, predict, studies
 from nnlib.bench import store
 from nnlib.data import sources
 
@@ -53,6 +53,14 @@ def parser() -> argparse.ArgumentParser:
     trainer.add_argument("--verify", action="store_true", help="replay the record's first steps and compare")
     trainer.add_argument("--release", action="store_true", help="write the full profile's network to models/")
     trainer.set_defaults(command=train)
+    tuner = commands.add_parser("tune", parents=[common], help="run one named search, continued if cut off")
+    tuner.add_argument("name", nargs="?", metavar="STUDY")
+    tuner.add_argument("--list", action="store_true", help="name the studies")
+    tuner.add_argument("--profile", choices=experiments.PROFILES, default="quick")
+    tuner.add_argument("--trials", type=int, metavar="N", help="so many instead of those declared")
+    tuner.add_argument("--workers", type=int, metavar="N", help="processes that share the cores (default: a core each)")
+    tuner.add_argument("--dask", metavar="ADDRESS", help="use the workers of this Dask scheduler instead")
+    tuner.set_defaults(command=search)
     predictor = commands.add_parser("predict", parents=[common], help="the classes of a folder of pictures, as CSV")
     predictor.add_argument("folder", metavar="FOLDER", help=f"of {', '.join(predict.SUFFIXES)} files")
     predictor.add_argument("--model", required=True, metavar="NAME|PATH", help="a network in models/, or a saved one")
@@ -107,6 +115,61 @@ def verify(options: argparse.Namespace) -> int:
         f"largest relative difference {result.largest_difference:.1e}"
     )
     return DONE if result.passed else FAILED
+
+
+def search(options: argparse.Namespace) -> int:
+    """Run or list named searches, and show the best trials."""
+    if options.list:
+        for name in studies.STUDIES:
+            print(name)
+        return DONE
+    if options.name is None:
+        raise UsageError("tune: expected a study's name; `nnlib tune --list` shows them")
+    if options.name not in studies.STUDIES:
+        raise UsageError(f"tune: no study {options.name!r}; `nnlib tune --list` shows them")
+    for flag in ("trials", "workers"):
+        if getattr(options, flag) is not None and getattr(options, flag) < 1:
+            raise UsageError(f"tune: expected --{flag} of at least 1, got {getattr(options, flag)}")
+    if options.dask and (options.workers or options.data):
+        raise UsageError("tune: --workers and --data are of this machine; a cluster's are chosen where it is started")
+    from nnlib import tune  # Optuna takes a moment to import
+
+    result = tune.run(
+        options.name,
+        options.profile,
+        workers=options.workers,
+        trials=options.trials,
+        dask=options.dask,
+        root=options.data,
+    )
+    print(f"{result.name} ({result.profile}): {result.source}")
+    print(f"{result.summary()}\n")
+    _print_columns(result.table(5))
+    print(f"\n{'result':<10}{tune.path_of(result.name, options.profile)}")
+    return DONE
+
+
+def setting(text: str) -> tuple[str, Any]:
+    """Return ``(field, value)`` of a KEY=VALUE. Raises UsageError for an unknown field or a value of another type."""
+    key, separator, value = text.partition("=")
+    simple = {
+        name: value
+        for name, value in vars(experiments.find("plain", "quick")).items()
+        if isinstance(value, bool | int | float | str | tuple)
+    }
+    if not separator or key not in simple:
+        raise UsageError(f"--set: expected KEY=VALUE with a key of {', '.join(simple)}; got {text!r}")
+    try:
+        parsed = ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        parsed = value
+    parsed = tuple(parsed) if isinstance(parsed, list) else parsed
+    kind = type(simple[key])
+    if kind is float and isinstance(parsed, int):
+        parsed = float(parsed)
+    if not isinstance(parsed, kind):
+        raise UsageError(f"--set: {key} is of type {kind.__name__}; got {value!r}")
+    return key, parsed
 
 
 def classify(options: argparse.Namespace) -> int:

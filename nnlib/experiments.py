@@ -52,6 +52,17 @@ _FAMILY: dict[str, dict[Profile, Experiment]] = {
     for name, changes in _VARIANTS.items()
 }
 
+_TUNED: dict[str, Any] = {
+    "standardize": True,
+    "batch_norm": True,
+    "dropout": 0.1,
+    "optimizer": SGD(0.9, nesterov=True),
+    "batch_size": 128,
+    "label_smoothing": 0.1,
+    "augment": Augment(crop=1),
+    "test_mirrored": True,
+}
+
 EXPERIMENTS: dict[str, dict[Profile, Experiment]] = {
     **_FAMILY,
     # Faces, with and without convolution, and the first steps of a deep network.
@@ -75,6 +86,13 @@ EXPERIMENTS: dict[str, dict[Profile, Experiment]] = {
         "full": Experiment(
             "fer2013", (), 1, "resnet50", train_size=19200, val_size=2871, batch_size=64,
             schedule=WarmUp(Cosine(0.02), 0.3),
+        ),
+    },
+    # What the searches of notebook 05 (`nnlib.studies`) led to.
+    "fer_mlp": {
+        "quick": Experiment("faces7", (128, 64), epochs=6, val_size=1000, **_TUNED, schedule=WarmUp(Cosine(0.05), 1)),
+        "full": Experiment(
+            "fer2013", (2048, 1024), epochs=100, val_size=2871, **_TUNED, schedule=WarmUp(Cosine(0.1), 1)
         ),
     },
     "overfit50": {

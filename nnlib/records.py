@@ -57,17 +57,24 @@ class Record:
 
     @property
     def source(self) -> str:
-        """Where the data comes from, for captions; a copy that is not the official release goes by its fingerprint."""
-        # The set and the release, or that it is synthetic; the split's name between them is left out.
-        name, *_, release = str(self.data["source"]).split(", ")
-        source = f"{name}, {release}"
-        known = self.data["synthetic"] or (source.endswith("official release") and "other than" not in source)
-        return source if known else f"{source} (test images' fingerprint {self.data['fingerprints']['test'][:8]})"
+        """Where the data comes from, for captions."""
+        return source_of(self.data)
 
     @property
     def confusion(self) -> Array:
         """Confusion matrix (C, C) of the test data."""
         return metrics.confusion_matrix(self.labels, self.probabilities.argmax(axis=1), len(self.classes))
+
+
+def source_of(data: dict[str, Any]) -> str:
+    """Return where data comes from, for captions; a copy that is not the official release goes by its fingerprint."""
+    # The set and the release, or that it is synthetic; the split's name between them is left out.
+    name, *_, release = str(data["source"]).split(", ")
+    source = f"{name}, {release}"
+    if data["synthetic"] or (source.endswith("official release") and "other than" not in source):
+        return source
+    split, words = ("test", "test") if "test" in data["fingerprints"] else ("train", "training")
+    return f"{source} ({words} images' fingerprint {data['fingerprints'][split][:8]})"
 
 
 def path_of(folder: Path, name: str) -> Path:
