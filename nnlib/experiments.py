@@ -92,7 +92,7 @@ EXPERIMENTS: dict[str, dict[Profile, Experiment]] = {
     "fer_mlp": {
         "quick": Experiment("faces7", (128, 64), epochs=6, val_size=1000, **_TUNED, schedule=WarmUp(Cosine(0.05), 1)),
         "full": Experiment(
-            "fer2013", (2048, 1024), epochs=100, val_size=2871, **_TUNED, schedule=WarmUp(Cosine(0.1), 1)
+            "fer2013", (1792, 896), epochs=100, val_size=2871, **_TUNED, schedule=WarmUp(Cosine(0.1), 1)
         ),
     },
     "overfit50": {

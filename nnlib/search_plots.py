@@ -70,7 +70,7 @@ def parallel_coordinates(results: Sequence[Trial], names: Mapping[str, str], *, 
         (names.get(key, key), *_scaled([t.parameters[key] for t in complete], key in log))
         for key in complete[0].parameters
     ]
-    axes_of.append(("validation error (%)", *_scaled(errors.tolist(), log=False)))
+    axes_of.append(("error (%)", *_scaled(errors.tolist(), log=False)))
     figure, axes = new_figure(height=3.4)
     heights = np.array([places for _, places, _ in axes_of])
     ranks = errors.argsort().argsort() / max(1, len(errors) - 1)

@@ -19,14 +19,17 @@ _SEEDS = Choice((0, 1, 2))
 # The start: two hidden layers, nothing but SGD with momentum at a usual rate. Few epochs, since there are many trials.
 _START: dict[Profile, Experiment] = {
     "quick": Experiment(
-        "faces7", (64, 32), epochs=3, train_size=1500, val_size=700, batch_size=64, schedule=Constant(0.02)
+        "faces7", (64, 32), epochs=4, train_size=3000, val_size=1000, batch_size=64, schedule=Constant(0.05)
     ),
     "full": Experiment("fer2013", (512, 256), epochs=15, val_size=2871, batch_size=128, schedule=Constant(0.02)),
 }
 _INPUTS: dict[str, Any] = {"standardize": True, "batch_norm": True}
 _SCHEDULE: dict[str, Any] = {**_INPUTS, "schedule": WarmUp(Cosine(0.02), 1), "optimizer": SGD(0.9, nesterov=True)}
-_RATE: dict[str, Any] = {**_SCHEDULE, "schedule": WarmUp(Cosine(0.05), 1)}
-_MIRRORED: dict[str, Any] = {**_RATE, "augment": Augment(crop=0), "label_smoothing": 0.1}
+_RATE: dict[Profile, dict[str, Any]] = {
+    "quick": {**_SCHEDULE, "schedule": WarmUp(Cosine(0.1), 1)},
+    "full": {**_SCHEDULE, "schedule": WarmUp(Cosine(0.05), 1)},
+}
+_MIRRORED: dict[str, Any] = {"augment": Augment(crop=0), "label_smoothing": 0.1}
 _LONG: dict[Profile, dict[str, Any]] = {"quick": {"epochs": 4}, "full": {"epochs": 30}}
 _WIDE: dict[Profile, dict[str, Any]] = {
     "quick": {"epochs": 6, "hidden": (128, 64)},
@@ -58,7 +61,7 @@ def _study(profile: Profile, base: dict[str, Any], space: dict[str, Dimension], 
 def _studies(profile: Profile) -> dict[str, Study]:
     """Return the steps of notebook 05."""
     full = profile == "full"
-    rate, epochs = 0.02, _START[profile].epochs
+    rate, epochs = (0.02 if full else 0.05), _START[profile].epochs
     momenta = {
         "0": SGD(0.0),
         "0.5": SGD(0.5),
@@ -92,19 +95,21 @@ def _studies(profile: Profile) -> dict[str, Study]:
             pruner="median",
         ),
         "fer_dropout": _study(
-            profile, _RATE, {"dropout": Choice((0.0, 0.1, 0.2, 0.3, 0.5) if full else (0.0, 0.2, 0.5)), "seed": _SEEDS}
+            profile,
+            _RATE[profile],
+            {"dropout": Choice((0.0, 0.1, 0.2, 0.3, 0.5) if full else (0.0, 0.2, 0.5)), "seed": _SEEDS},
         ),
         "fer_l2": _study(
             profile,
-            _RATE,
+            _RATE[profile],
             {"l2": Choice((0.0, 1e-4, 3e-4, 1e-3, 3e-3) if full else (0.0, 1e-3, 1e-2)), "seed": _SEEDS},
         ),
         "fer_both": _study(
-            profile, _RATE, {"dropout": Choice((0.0, 0.2)), "l2": Choice((0.0, 1e-3)), "seed": _SEEDS}
+            profile, _RATE[profile], {"dropout": Choice((0.0, 0.2)), "l2": Choice((0.0, 1e-3)), "seed": _SEEDS}
         ),
         "fer_images": _study(
             profile,
-            {**_RATE, "dropout": 0.2},
+            {**_RATE[profile], "dropout": 0.2},
             {
                 "augment": Choice(
                     {
@@ -119,12 +124,12 @@ def _studies(profile: Profile) -> dict[str, Study]:
         ),
         "fer_topology": _study(
             profile,
-            {**_MIRRORED, "dropout": 0.2},
+            {**_RATE[profile], **_MIRRORED, "dropout": 0.2},
             {"hidden": Choice(_SHAPES if full else {"32": (32,), "64": (64,), "64-64": (64, 64)}), "seed": _SEEDS},
         ),
         "fer_search": _study(
             profile,
-            {**_MIRRORED, **_LONG[profile]},
+            {**_RATE[profile], **_MIRRORED, **_LONG[profile]},
             {
                 "hidden": Choice(
                     {"512-256": (512, 256), "1024-512": (1024, 512), "1024-1024": (1024, 1024)}
@@ -142,7 +147,7 @@ def _studies(profile: Profile) -> dict[str, Study]:
         ),
         "fer_long": _study(
             profile,
-            {**_MIRRORED, **_WIDE[profile]},
+            {**_RATE[profile], **_MIRRORED, **_WIDE[profile]},
             {
                 "augment": Choice(
                     {

@@ -386,6 +386,16 @@ def test_the_result_as_an_optuna_study(home, monkeypatch):
     assert set(optuna.importance.get_param_importances(study)) == set(RANDOM.space)
 
 
+def test_trials_are_grouped_by_all_but_the_seed(home, monkeypatch):
+    space = {"dropout": Choice((0.0, 0.5)), "seed": Choice((0, 1))}
+    declare(monkeypatch, dataclasses.replace(RANDOM, space=space, sampler="grid", trials=None))
+    result = tune.run("tiny", workers=1)
+    numbers = {setting: [t.number for t in trials] for setting, trials in result.settings().items()}
+    assert numbers == {(0.0,): [0, 1], (0.5,): [2, 3]}
+    assert result.trials[0].history.epochs == result.trials[0].epochs
+    assert result.source == "clouds, synthetic"
+
+
 def test_a_changed_result_or_another_study_is_not_taken_for_it(home, monkeypatch):
     tune.run("tiny", workers=1)
     path = tune.path_of("tiny", "quick")
