@@ -51,6 +51,13 @@ def label(axes: Any, x: str, y: str, *, title: str = "", legend: bool = False) -
         axes.legend(fontsize=FONT_SIZE - 1, frameon=False)
 
 
+def legend_below(figure: Figure, axes: Any) -> None:
+    """Write the legend of one panel below the whole figure."""
+    handles, names = axes.get_legend_handles_labels()
+    columns = len(names) if sum(map(len, names)) < 60 else 3
+    figure.legend(handles, names, loc="outside lower center", ncols=columns, fontsize=FONT_SIZE - 1, frameon=False)
+
+
 def learning_curves(history: History) -> Figure:
     """Draw loss and accuracy against the epoch, training and validation."""
     figure, (left, right) = new_figure(2)
@@ -102,7 +109,8 @@ def seed_curves(runs: Mapping[str, Sequence[History]], *, quantity: str = "accur
             )
         one.xaxis.set_major_locator(MaxNLocator(integer=True))
     label(panels[0], "epoch", unit, title="training")
-    label(panels[1], "epoch", "", title="validation", legend=True)
+    label(panels[1], "epoch", "", title="validation")
+    legend_below(figure, panels[0])
     return figure
 
 
@@ -251,8 +259,7 @@ def activation_statistics(activations: Array) -> Figure:
             scale = 100 if column == 4 else 1
             one.plot(rows[:, 0], scale * rows[:, column], label=f"layer {layer:.0f}")
         label(one, "step", title)
-    handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=len(names), fontsize=FONT_SIZE - 1, frameon=False)
+    legend_below(figure, axes[0])
     return figure
 
 

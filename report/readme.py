@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from nnlib import checkpoint, experiments
+from nnlib import checkpoint, experiments, studies, tune
 from nnlib.bench import store, tables
 from nnlib.records import Record
 
@@ -38,6 +38,7 @@ def table() -> str:
         "",
         *(f"Data: {source}. " for source in sorted({record.source for record in found})),
         *(f"Machine: {name}. " for name in sorted({_machine(record) for record in found})),
+        _searches(),
     ]
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
@@ -53,6 +54,15 @@ def _row(record: Record) -> str:
 
 def _machine(record: Record) -> str:
     return f"{record.machine['processor']}, {record.machine['cores']} cores, NumPy {record.versions['numpy']}"
+
+
+def _searches() -> str:
+    """Return what the searches of notebook 05 took together, from their stored results."""
+    found = [
+        result for name, profiles in studies.STUDIES.items() if (result := tune.stored(name, "full", profiles["full"]))
+    ]
+    trials, minutes = sum(len(result.trials) for result in found), sum(result.seconds for result in found) / 60
+    return f"The {len(found)} searches of notebook 05: {trials} trials, {minutes:.0f} minutes."
 
 
 def bench_table(path: Path) -> str:
