@@ -17,6 +17,7 @@ from nnlib.kernels.tile import FEW_ROWS, ROWS, STRIP, VECTOR_BYTES, VECTORS
 DEPTH = 2048  # rows of the panels that are copied together: 256 KiB, which the second cache holds
 GROUP = 8  # panels that are copied together, a kibibyte from each row of the matrix
 BLOCK = 4 * ROWS  # rows of the result that are finished together, while the first cache has them
+FETCHED = 16  # rows of a matrix between the one that is copied and the one that is fetched
 STEPS = 256  # rows of a panel in `transposed_product`, which every tile reads anew: 32 KiB, for the first cache
 
 @inline
@@ -33,10 +34,10 @@ def part(count, unit, thread, threads):
 
 
 @inline
-def copy_row(source, start, valid, target, target_start, width, lane):
+def copy_row(source, start, valid, target, target_start, width, lane, ahead):
     """Copy ``valid`` neighbours and fill up with zeros to ``width``, a whole number of vectors."""
     if valid == width:
-        tile.copy_vectors(source, start, target, target_start, width // lane)
+        tile.copy_vectors(source, start, target, target_start, width // lane, ahead)
     else:
         for j in range(width):
             target[target_start + j] = source[start + j] if j < valid else 0
@@ -51,6 +52,7 @@ def copy_columns(w, taps, transposed, begin, end, first, last, lane, scratch):
     """
     depth, count, width = w.shape[2] if transposed else w.shape[1], end - begin, VECTORS * lane
     flat, columns = w.reshape(-1), w.shape[2]
+    ahead = FETCHED * columns
     k = begin
     while k < end:
         tap, row = taps[k // depth], k % depth
@@ -60,7 +62,7 @@ def copy_columns(w, taps, transposed, begin, end, first, last, lane, scratch):
             for f in range(first, last, width):
                 valid = min(width, last - f)
                 here = panel_width(last - f, lane)
-                copy_row(flat, source + f, valid, scratch, (f - first) * count + (k - begin) * here, here, lane)
+                copy_row(flat, source + f, valid, scratch, (f - first) * count + (k - begin) * here, here, lane, ahead)
         else:
             for f in range(first, last, width):
                 here = panel_width(last - f, lane)
@@ -301,6 +303,7 @@ def add_outer_products(x, places, segments, segment_stride, length, y, begin, en
     """Write into some columns of out the terms begin..end of `transposed_product`'s sum."""
     flat_y, flat = y.reshape(-1), out.reshape(-1)
     columns, lane = y.shape[1], lanes(y)
+    ahead = FETCHED * columns
     width = VECTORS * lane
     panel = np.empty(STEPS * width, dtype=y.dtype)
     margin = np.empty(ROWS * width, dtype=y.dtype)
@@ -312,7 +315,7 @@ def add_outer_products(x, places, segments, segment_stride, length, y, begin, en
         for step in range(begin, end, STEPS):
             some, add = min(STEPS, end - step), step > begin
             for m in range(some):
-                copy_row(flat_y, (step + m) * columns + first, last - first, panel, m * here, here, lane)
+                copy_row(flat_y, (step + m) * columns + first, last - first, panel, m * here, here, lane, ahead)
             k = 0
             while k < len(out):
                 segment, column = k // length, k % length

@@ -133,14 +133,19 @@ column_wide, column_narrow = _tile(1, 2, True), _tile(1, 1, True)
 
 
 @intrinsic
-def copy_vectors(typing, source, source_start, target, target_start, count):
-    """Copy ``count`` vectors (one or two) of neighbours from one flat array to another."""
-    signature = types.void(source, types.intp, target, types.intp, types.intp)
+def copy_vectors(typing, source, source_start, target, target_start, count, ahead):
+    """Copy ``count`` vectors (one or two) of neighbours from one flat array to another.
+
+    The source ``ahead`` numbers further on is fetched meanwhile (see `add_multiples`).
+    """
+    signature = types.void(source, types.intp, target, types.intp, types.intp, types.intp)
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         block = _Block(builder, _begins(context, builder, signature, arguments))
+        block.fetch(0, arguments[5])
         block.store(1, block.load(0, 0), 0)
         with builder.if_then(builder.icmp_signed(">", arguments[4], _INT(1))):
+            block.fetch(0, builder.add(arguments[5], _INT(block.lanes)))
             block.store(1, block.load(0, block.lanes), block.lanes)
         return context.get_dummy_value()
 
