@@ -54,7 +54,7 @@ def label(axes: Any, x: str, y: str, *, title: str = "", legend: bool = False) -
 def legend_below(figure: Figure, axes: Any) -> None:
     """Write the legend of one panel below the whole figure."""
     handles, names = axes.get_legend_handles_labels()
-    columns = len(names) if sum(map(len, names)) < 60 else 3
+    columns = len(names) if sum(len(name) + 6 for name in names) < 80 else 4  # a line's width in letters, handles too
     figure.legend(handles, names, loc="outside lower center", ncols=columns, fontsize=FONT_SIZE - 1, frameon=False)
 
 

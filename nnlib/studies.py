@@ -30,15 +30,21 @@ _RATE: dict[Profile, dict[str, Any]] = {
     "full": {**_SCHEDULE, "schedule": WarmUp(Cosine(0.05), 1)},
 }
 _MIRRORED: dict[str, Any] = {"augment": Augment(crop=0), "label_smoothing": 0.1}
-_LONG: dict[Profile, dict[str, Any]] = {"quick": {"epochs": 4}, "full": {"epochs": 30}}
+_LONG: dict[Profile, dict[str, Any]] = {"quick": {"epochs": 4}, "full": {"epochs": 20}}
 _WIDE: dict[Profile, dict[str, Any]] = {
     "quick": {"epochs": 6, "hidden": (128, 64)},
-    "full": {"epochs": 60, "hidden": (1024, 512)},
+    "full": {"epochs": 40, "hidden": (1024, 512)},
 }
 
-_SHAPES = {
-    "-".join([str(width)] * depth): (width,) * depth for depth in (1, 2, 3) for width in (256, 512, 1024)
+_EQUAL = tuple((width,) * depth for depth in (1, 2, 3) for width in (256, 512, 1024))
+_SHAPES: dict[Profile, tuple[tuple[int, ...], ...]] = {
+    "quick": ((64, 32), (128, 64), (32,), (64,), (64, 64)),
+    "full": ((512, 256), (1024, 512), *_EQUAL),
 }
+
+
+def _shapes(*shapes: tuple[int, ...]) -> Choice:
+    return Choice({"-".join(map(str, shape)): shape for shape in shapes})
 
 
 def _schedules(value: float, epochs: int) -> dict[str, Any]:
@@ -125,23 +131,19 @@ def _studies(profile: Profile) -> dict[str, Study]:
         "fer_topology": _study(
             profile,
             {**_RATE[profile], **_MIRRORED, "dropout": 0.2},
-            {"hidden": Choice(_SHAPES if full else {"32": (32,), "64": (64,), "64-64": (64, 64)}), "seed": _SEEDS},
+            {"hidden": _shapes(*_SHAPES[profile]), "seed": _SEEDS},
         ),
         "fer_search": _study(
             profile,
             {**_RATE[profile], **_MIRRORED, **_LONG[profile]},
             {
-                "hidden": Choice(
-                    {"512-256": (512, 256), "1024-512": (1024, 512), "1024-1024": (1024, 1024)}
-                    if full
-                    else {"64-32": (64, 32), "128-64": (128, 64)}
-                ),
+                "hidden": _shapes((512, 256), (1024, 512), (1024, 1024)) if full else _shapes((64, 32), (128, 64)),
                 "dropout": Uniform(0.0, 0.5),
                 "l2": LogUniform(1e-5, 3e-3),
                 "schedule.schedule.value": LogUniform(0.01, 0.3),
                 "label_smoothing": Uniform(0.0, 0.3),
             },
-            trials=30 if full else 10,
+            trials=24 if full else 10,
             sampler="tpe",
             pruner="hyperband",
         ),
@@ -152,7 +154,6 @@ def _studies(profile: Profile) -> dict[str, Study]:
                 "augment": Choice(
                     {
                         "mirrored": Augment(crop=0),
-                        "mirrored, moved by 1": Augment(crop=1),
                         "mirrored, moved by 2": Augment(crop=2),
                         "mirrored, moved, turned, scaled": Augment(crop=0, rotation=8, scale=0.05, shift=0.04),
                     }
