@@ -34,9 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
-    common = argparse.ArgumentParser(add_help=False)
+    debug = argparse.ArgumentParser(add_help=False)
+    debug.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    common = argparse.ArgumentParser(add_help=False, parents=[debug])
     common.add_argument("--data", metavar="DIR", help="the data root (default: $NNLIB_DATA, else data/)")
-    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     top = argparse.ArgumentParser(prog="nnlib", description=__doc__)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     sets = commands.add_parser("data", help="which sets are where, and whether they are whole")
@@ -61,12 +62,12 @@ def parser() -> argparse.ArgumentParser:
     tuner.add_argument("--workers", type=int, metavar="N", help="processes that share the cores (default: a core each)")
     tuner.add_argument("--dask", metavar="ADDRESS", help="use the workers of this Dask scheduler instead")
     tuner.set_defaults(command=search)
-    predictor = commands.add_parser("predict", parents=[common], help="the classes of a folder of pictures, as CSV")
+    predictor = commands.add_parser("predict", parents=[debug], help="the classes of a folder of pictures, as CSV")
     predictor.add_argument("folder", metavar="FOLDER", help=f"of {', '.join(predict.SUFFIXES)} files")
     predictor.add_argument("--model", required=True, metavar="NAME|PATH", help="a network in models/, or a saved one")
     predictor.add_argument("--out", metavar="FILE.csv", help="where the CSV goes (default: standard output)")
     predictor.set_defaults(command=classify)
-    timer = commands.add_parser("bench", parents=[common], help="step times, rates, peak memory, ratios to PyTorch")
+    timer = commands.add_parser("bench", parents=[debug], help="step times, rates, peak memory, ratios to PyTorch")
     timer.add_argument("works", nargs="*", metavar="WORK", help=f"{', '.join(bench.WORKS)}; default: all, and growth")
     timer.add_argument("--against", choices=["torch"], help="compare with PyTorch, at its defaults and tuned")
     timer.add_argument("--json", metavar="FILE", help="add the run to the list of runs in FILE")
@@ -86,7 +87,7 @@ def train(options: argparse.Namespace) -> int:
         raise UsageError("train: expected an experiment's name; `nnlib train --list` shows them")
     if options.name not in experiments.EXPERIMENTS:
         raise UsageError(f"train: no experiment {options.name!r}; `nnlib train --list` shows them")
-    if options.set and (options.verify or options.release):
+    if bool(options.set) + options.verify + options.release > 1:
         raise UsageError("train: --verify and --release are of the named experiment's record; they take no --set")
     if options.verify:
         return verify(options)
@@ -127,6 +128,9 @@ def search(options: argparse.Namespace) -> int:
         raise UsageError("tune: expected a study's name; `nnlib tune --list` shows them")
     if options.name not in studies.STUDIES:
         raise UsageError(f"tune: no study {options.name!r}; `nnlib tune --list` shows them")
+    study = studies.find(options.name, options.profile)
+    if study.sampler == "grid" and (options.trials or 0) > study.grid_size:
+        raise UsageError(f"tune: the grid of {options.name} has {study.grid_size} trials, got --trials {options.trials}")
     for flag in ("trials", "workers"):
         if getattr(options, flag) is not None and getattr(options, flag) < 1:
             raise UsageError(f"tune: expected --{flag} of at least 1, got {getattr(options, flag)}")

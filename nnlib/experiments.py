@@ -59,7 +59,7 @@ _TUNED: dict[str, Any] = {
     "optimizer": SGD(0.9, nesterov=True),
     "batch_size": 128,
     "label_smoothing": 0.1,
-    "augment": Augment(crop=1),
+    "augment": Augment(crop=2),
     "test_mirrored": True,
 }
 
@@ -191,19 +191,22 @@ def release(name: str, *, root: str | Path | None = None) -> Path:
     """Write the network that the full profile trained to models/NAME.safetensors, in float16, and return the path.
 
     It is tested again as rounded; its metadata tells what it reached, the record and the record's seal. Raises
-    FileNotFoundError without a matching record or the network trained on this machine, ValueError for test data that
-    is not the record's, an accuracy more than 0.3 points from the record's and a file of more than 12 MB.
+    FileNotFoundError without a matching record or the network trained on this machine, ValueError for another
+    network or test data than the record's, an accuracy more than 0.3 points from the record's and a file of more than 12 MB.
     """
     experiment, saved, folder = find(name, "full"), network_path(name, "full"), record_folder("full")
     record = stored(name, experiment, folder)
+    again = f"NNLIB_RETRAIN=$(date +%s) nnlib train {name} --profile full"
     if record is None or not saved.is_file():
         missing = f"a full record of {name}" if record is None else str(saved)
-        again = f"NNLIB_RETRAIN=$(date +%s) nnlib train {name} --profile full"
         raise FileNotFoundError(f"release: expected {missing}, found none; `{again}` makes both")
     test = data.load(experiment.data, "test", root=root)
     if test.fingerprint != record.data["fingerprints"]["test"]:
         raise ValueError(f"release: the test images here are not those of {name}'s record; use the data it names")
     network = load(saved)
+    trained = json.loads(network.metadata.get("metrics", "{}"))
+    if any(trained.get(key) != record.metrics[key] for key in ("test_loss", "test_accuracy")):
+        raise ValueError(f"release: {saved} is not the network of the record; `{again}` makes both")
     network.vector[...] = network.vector.astype(np.float16)
     results = tested(network.predict_proba(test.inputs, mirrored=experiment.test_mirrored), test.labels)
     ours, theirs = results["test_accuracy"], record.metrics["test_accuracy"]

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 from collections.abc import Iterator, Mapping
 from os import PathLike
 from types import MappingProxyType
@@ -353,6 +354,9 @@ def load(path: str | PathLike[str]) -> Network:
     tensors, metadata = checkpoint.read(path)
     try:
         layout = json.loads(metadata.pop("nnlib_network"))
+        declared, held = _declared(layout), sum(tensor.size for tensor in tensors.values())
+        if declared > held:  # seen before memory for it is asked for
+            raise ValueError(f"its layers have {declared:,} numbers, its tensors {held:,}")
         layers = build(layout["layers"])
         if not isinstance(layers, Sequential):
             raise ValueError("the outermost layer is not a Sequential")
@@ -362,6 +366,16 @@ def load(path: str | PathLike[str]) -> Network:
     checkpoint.fill({**network.parameters, **network.buffers}, tensors, str(path))
     network.metadata = metadata
     return network
+
+
+def _declared(layout: Any) -> int:
+    """Return how many weights the shapes in a layout promise, at the least."""
+    if isinstance(layout, list):
+        return sum(map(_declared, layout))
+    if not isinstance(layout, dict):
+        return 0
+    own = math.prod(layout["shape"]) if "shape" in layout else layout.get("channels", 0)
+    return int(own) + sum(map(_declared, layout.values()))
 
 
 def stages(layers: dict[str, Layer]) -> list[tuple[str, Any]]:

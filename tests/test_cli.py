@@ -91,6 +91,7 @@ def test_list_names_every_experiment(capsys):
         (["train", "plain", "--set", "epochs=many"], "epochs is of type int"),
         (["train", "plain", "--verify", "--set", "epochs=2"], "take no --set"),
         (["train", "plain", "--release", "--set", "epochs=2"], "take no --set"),
+        (["train", "plain", "--release", "--verify"], "are of the named experiment's record"),
     ],
 )
 def test_wrong_use_is_status_two_and_one_line(arguments, message, tmp_path):

@@ -249,8 +249,11 @@ def test_what_is_not_the_record_s_network_is_not_released(home, monkeypatch):
             experiments.release("tiny")
     other = nnlib.load(saved)
     other.parameters["fc.weight"][...] = 0
-    other.save(saved)
+    other.save(saved, metadata=other.metadata)
     with pytest.raises(ValueError, match="in float16, its record"):
+        experiments.release("tiny")
+    other.save(saved, metadata={**other.metadata, "metrics": json.dumps({"test_loss": 1.0, "test_accuracy": 0.5})})
+    with pytest.raises(ValueError, match="is not the network of the record; `NNLIB_RETRAIN"):
         experiments.release("tiny")
     saved.write_bytes(whole)
     use_data(monkeypatch, 1)

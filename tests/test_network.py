@@ -1,11 +1,13 @@
 """Layers put together: gradients of the whole, names and packing, saving, and bad input."""
 
+import json
+
 import numpy as np
 import pytest
 import safetensors.numpy
 
 import nnlib
-from nnlib import initialization, models
+from nnlib import checkpoint, initialization, models
 from nnlib.functional import softmax_cross_entropy
 from nnlib.gradcheck import check
 from nnlib.layers import Dropout, Linear, Normalize, ReLU, Standardize
@@ -147,6 +149,14 @@ def test_save_and_load_keep_everything(tmp_path, dtype):
     assert loaded.metadata == {"record": "plain"}
     assert loaded.layers.layers["dropout1"].p == 0.3
     assert loaded.vector.dtype == np.float32
+
+
+def test_a_layout_that_promises_more_than_the_file_holds_takes_no_memory(tmp_path):
+    layers = {"kind": "Sequential", "layers": {"fc": {"kind": "Linear", "shape": [10**6, 10**7]}}}
+    metadata = {"nnlib_network": json.dumps({"layers": layers, "input_shape": [10**6]})}
+    checkpoint.write(tmp_path / "net.safetensors", {"fc.weight": np.ones(3)}, metadata)
+    with pytest.raises(ValueError, match=r"its layers have 10,000,000,000,000 numbers, its tensors 3"):
+        nnlib.load(tmp_path / "net.safetensors")
 
 
 def test_broken_files_are_told_in_one_line(tmp_path):
