@@ -130,7 +130,7 @@ def search(options: argparse.Namespace) -> int:
         raise UsageError(f"tune: no study {options.name!r}; `nnlib tune --list` shows them")
     study = studies.find(options.name, options.profile)
     if study.sampler == "grid" and (options.trials or 0) > study.grid_size:
-        raise UsageError(f"tune: the grid of {options.name} has {study.grid_size} trials, got --trials {options.trials}")
+        raise UsageError(f"tune: {options.name} is a grid of {study.grid_size} trials, got --trials {options.trials}")
     for flag in ("trials", "workers"):
         if getattr(options, flag) is not None and getattr(options, flag) < 1:
             raise UsageError(f"tune: expected --{flag} of at least 1, got {getattr(options, flag)}")

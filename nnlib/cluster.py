@@ -39,6 +39,7 @@ class DaskWorkers:
         self._happened: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._running: dict[Any, tuple[Future[Any], int, Parameters]] = {}  # by key; dropped futures are cancelled
         self._deaths: Counter[int] = Counter()
+        self._answers: dict[int, Queue] = {}  # by trial, the one that its worker listens to
         self._client.subscribe_topic(self._session, self._on_epoch)
 
     @property
@@ -66,6 +67,7 @@ class DaskWorkers:
                 return happened
             key, outcome = happened
             _, number, parameters = self._running.pop(key)
+            self._drop_answers(number)
             if isinstance(outcome, Outcome):
                 return Done(number, outcome)
             if not isinstance(outcome, KilledWorker):
@@ -80,17 +82,30 @@ class DaskWorkers:
 
         def answer(stop: bool) -> None:
             with contextlib.suppress(OSError):  # `next` tells that the scheduler is lost
-                Queue(answers, client=self._client).put(stop)
+                self._answers_to(number, answers).put(stop)
 
         self._happened.put(Epoch(number, EpochRecord(*record), answer))
+
+    def _answers_to(self, number: int, name: str) -> Queue:
+        """Return the queue of a trial under way; a trial that runs again listens to another."""
+        if number not in self._answers or self._answers[number].name != name:
+            self._drop_answers(number)
+            self._answers[number] = Queue(name, client=self._client)
+        return self._answers[number]
+
+    def _drop_answers(self, number: int) -> None:
+        # The scheduler counts who holds a queue, and keeps it as long as one does.
+        if number in self._answers:
+            self._answers.pop(number).close()
 
     def _on_end(self, future: Future[Any]) -> None:
         # In a thread of Dask's, since the result may have died with its worker: then the trial runs once more, and
         # meanwhile the client must answer it.
-        if future.status == "cancelled":
-            outcome: Any = self._lost()
-        else:
-            outcome = future.exception() or future.result()
+        try:
+            outcome: Any = self._lost() if future.status == "cancelled" else future.exception() or future.result()
+        except (Exception, asyncio.CancelledError) as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            outcome = RuntimeError(f"{future.key}: how it ended could not be fetched: {reason}")
         self._happened.put((future.key, outcome))
 
     def _lost(self) -> OSError:
@@ -98,6 +113,8 @@ class DaskWorkers:
 
     def close(self) -> None:
         """Leave the cluster; trials under way end after their epoch."""
+        for number in list(self._answers):
+            self._drop_answers(number)
         self._client.close()
 
 

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any
 
+import numpy as np
+
 
 def as_config(value: Any) -> Any:
     """Return dicts, lists, strings, numbers and None for a value; a dataclass becomes {"kind": its name, fields...}.
@@ -18,6 +20,8 @@ def as_config(value: Any) -> Any:
         return [as_config(item) for item in value]
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if isinstance(value, np.number):
+        return value.item()
     raise TypeError(f"configuration: expected a frozen dataclass, a number, a string or a sequence, got {value!r}")
 
 

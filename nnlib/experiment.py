@@ -3,8 +3,9 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -20,18 +21,21 @@ from nnlib.schedules import Constant, Schedule
 from nnlib.solver import Callback, Solver, evaluate
 from nnlib.stopping import EarlyStopping
 
+Kind = Literal["mlp", "small_cnn", "face_cnn", "resnet50", "resnet101"]
+
 
 @dataclass(frozen=True)
 class Experiment:
     """A network, its data and its training: all that the result depends on.
 
     A field that is added later has a default that means what was before: stored records lack it and still count.
+    Raises ValueError for settings out of range, and for those that the network does not have.
     """
 
     data: str  # cifar10, fer2013, shapes10 or faces7
     hidden: tuple[int, ...]  # of an mlp; () for a linear classifier
     epochs: int
-    network: Literal["mlp", "small_cnn", "face_cnn", "resnet50", "resnet101"] = "mlp"
+    network: Kind = "mlp"
     width: int = 64  # of a resnet
     schedule: Schedule = Constant(0.01)
     train_size: int | None = None  # the first so many training images; None: all
@@ -50,6 +54,25 @@ class Experiment:
     seed: int = 0
     test_mirrored: bool = False  # test with the mean probabilities of each image and its mirror image
     keep: Literal["", "weights", "activations"] = ""  # what a figure needs beyond the history and the test results
+
+    def __post_init__(self) -> None:
+        if self.network not in get_args(Kind):
+            raise ValueError(
+                f"experiment: expected network to be one of {', '.join(get_args(Kind))}, got {self.network!r}"
+            )
+        if self.network != "mlp" and (self.standardize or self.batch_norm):
+            raise ValueError(f"experiment: standardize and batch_norm are settings of an mlp, not of {self.network}")
+        counts = [(name, getattr(self, name)) for name in ("epochs", "width", "val_size", "batch_size")]
+        counts += [("train_size", 1 if self.train_size is None else self.train_size)]
+        for name, count in (*counts, *(("hidden widths", width) for width in self.hidden)):
+            if not isinstance(count, Integral) or count < 1:
+                raise ValueError(f"experiment: expected {name} >= 1, in whole numbers, got {count!r}")
+        for name in ("dropout", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"experiment: {name} lies in [0, 1), got {getattr(self, name)}")
+        for name in ("l2", "deviation", "seed"):
+            if not (getattr(self, name) or 0) >= 0:
+                raise ValueError(f"experiment: expected {name} >= 0, got {getattr(self, name)}")
 
 
 Splits = tuple[data.Split, data.Split, data.Split]
@@ -100,12 +123,10 @@ def build(experiment: Experiment, train_split: data.Split) -> Network:
 
 
 def untrained(experiment: Experiment, shape: tuple[int, ...], classes: int, rng: Generator) -> Network:
-    """Return the named network for inputs of ``shape``. Raises ValueError for settings that it does not have."""
+    """Return the named network for inputs of ``shape``. Raises ValueError for a shape that it does not take."""
     if experiment.network == "mlp":
         options = {name: getattr(experiment, name) for name in ("dropout", "batch_norm", "standardize")}
         return models.mlp(shape, experiment.hidden, classes, rng=rng, **options)
-    if experiment.standardize or experiment.batch_norm:
-        raise ValueError(f"experiment: standardize and batch_norm are settings of an mlp, not of {experiment.network}")
     height, width, channels = shape
     image = height, width, channels
     if experiment.network == "small_cnn":

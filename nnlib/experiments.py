@@ -191,8 +191,8 @@ def release(name: str, *, root: str | Path | None = None) -> Path:
     """Write the network that the full profile trained to models/NAME.safetensors, in float16, and return the path.
 
     It is tested again as rounded; its metadata tells what it reached, the record and the record's seal. Raises
-    FileNotFoundError without a matching record or the network trained on this machine, ValueError for another
-    network or test data than the record's, an accuracy more than 0.3 points from the record's and a file of more than 12 MB.
+    FileNotFoundError without a matching record or the network trained on this machine, ValueError for another network
+    or test data than the record's, an accuracy more than 0.3 points from it, and a file of more than 12 MB.
     """
     experiment, saved, folder = find(name, "full"), network_path(name, "full"), record_folder("full")
     record = stored(name, experiment, folder)

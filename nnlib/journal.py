@@ -14,6 +14,7 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import FrozenTrial, TrialState
 
+from nnlib.configuration import differences
 from nnlib.history import EpochRecord
 from nnlib.study import Parameters, Study, Trial
 from nnlib.trial import Outcome
@@ -103,6 +104,25 @@ class Journal:
             self.close()
             raise
 
+    def begin(self, versions: dict[str, Any], threads: int) -> int:
+        """Write down what the search is started with, and return how many threads a worker had at the first start.
+
+        Raises ValueError where it was started with other versions: their results do not mix.
+        """
+        if not self._asked:
+            self.note(versions=versions, threads=threads)
+        if different := differences(versions, self.told["versions"]):
+            raise ValueError(
+                f"{self._file.path}: the search was started with other versions: {'; '.join(different)}; "
+                "install the same, or move the file away to start the search anew"
+            )
+        return self.told["threads"]
+
+    def note(self, **facts: Any) -> None:
+        """Write down what holds for all trials, instead of what was written before."""
+        for name, fact in facts.items():
+            self._study.set_user_attr(name, fact)
+
     def unfinished(self) -> list[tuple[int, Parameters]]:
         """Return the trials that an earlier process asked for and did not end, to be run again."""
         return [self._taken_up(self._reopened(frozen.number)) for frozen in self._with(TrialState.RUNNING)]
@@ -122,7 +142,10 @@ class Journal:
         number = self._asked - 1
         known = self._known(number)
         if known is None:
-            self._study.sampler = optuna.samplers.TPESampler(seed=_seed(self._declared, number))
+            # As many random trials first as a small budget can spare: the default of ten could be all of it.
+            random = max(3, self._declared.budget // 4)
+            seed = _seed(self._declared, number)
+            self._study.sampler = optuna.samplers.TPESampler(n_startup_trials=random, seed=seed)
         elif not self._with(TrialState.WAITING):
             self._study.enqueue_trial(known)
         return self._taken_up(self._study.ask())
@@ -162,26 +185,26 @@ class Journal:
         A diverged trial is told as pruned, so that the estimator keeps away from its like. Raises ValueError for a
         trial on other data than those before.
         """
-        told = self._study.user_attrs
-        if outcome.data != told.get("data", outcome.data):
-            ours, theirs = outcome.data["fingerprints"], told["data"]["fingerprints"]
+        told = self.told
+        data, machines = told.get("data", outcome.data), told.get("machines", [])
+        ours, theirs = outcome.data["fingerprints"], data["fingerprints"]
+        if ours != theirs:
             raise ValueError(
                 f"trial {number} saw other data ({outcome.data['source']}, fingerprints {ours}) than those before it "
-                f"({told['data']['source']}, {theirs}); use one copy, or move {self._file.path} away to start anew"
+                f"({data['source']}, {theirs}); use one copy, or move {self._file.path} away to start anew"
             )
-        machines = told.get("machines", [])
         if not machines:
-            self._study.set_user_attr("data", outcome.data)
+            self.note(data=data)
         if outcome.machine not in machines:
-            self._study.set_user_attr("machines", [*machines, outcome.machine])
-        self._study.set_user_attr("seconds", seconds)
+            self.note(machines=[*machines, outcome.machine])
+        self.note(seconds=seconds)
         trial = self._trials.pop(number)
         trial.set_user_attr("outcome", [outcome.state, outcome.value, outcome.epochs, outcome.seconds])
         self._study.tell(trial, outcome.value if outcome.state == "complete" else None, _STATES[outcome.state])
 
     @property
     def told(self) -> dict[str, Any]:
-        """What holds for all trials: data, machines, and the seconds that the search took."""
+        """What holds for all trials: versions, threads, data, machines, workers, and the seconds that it all took."""
         return self._study.user_attrs
 
     def trials(self) -> list[Trial]:

@@ -21,12 +21,12 @@ class SGD:
     nesterov: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.momentum, int | float) and not 0 <= self.momentum < 1:
+        if not callable(self.momentum) and not 0 <= self.momentum < 1:
             raise ValueError(f"SGD: momentum lies in [0, 1), got {self.momentum}")
 
     def momentum_at(self, epoch: float, epochs: int) -> float:
         """Return the momentum at a moment of training, in epochs."""
-        return self.momentum if isinstance(self.momentum, int | float) else self.momentum(epoch, epochs)
+        return self.momentum(epoch, epochs) if callable(self.momentum) else float(self.momentum)
 
     def update(
         self,

@@ -21,8 +21,8 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
-from tqdm.auto import tqdm
 
+from nnlib import progress
 from nnlib.data.root import checkout_root
 from nnlib.functional.checks import Array
 from nnlib.network import EVALUATION_BATCH, Network, load
@@ -272,8 +272,7 @@ def predictions(folder: str | PathLike[str], model: Network | str | PathLike[str
     listing = Listing.of(Path(folder))
     classifier = Classifier(model)
     result: list[Prediction] = []
-    silent = os.environ.get("TQDM_DISABLE", "") not in ("", "0")  # as in `Solver`
-    with tqdm(total=len(listing.files), unit="picture", leave=False, disable=silent) as bar:
+    with progress.bar(len(listing.files), "picture") as bar:
         for start in range(0, len(listing.files), EVALUATION_BATCH):
             result += classifier.classify(listing.files[start : start + EVALUATION_BATCH], bar)
     for line in _remarks(result, listing):

@@ -6,13 +6,29 @@ means the same whatever the batch size. Each is a frozen dataclass: it compares,
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 Schedule = Callable[[float, int], float]
 
 
+_DIVISORS = ("every", "half", "share")
+
+
 @dataclass(frozen=True)
-class Constant:
+class _Schedule:
+    """What the schedules below have in common: their numbers are at least 0, those that divide above."""
+
+    def __post_init__(self) -> None:
+        for name in (field.name for field in fields(self)):
+            value = getattr(self, name)
+            if name in _DIVISORS and not value > 0:
+                raise ValueError(f"{type(self).__name__}: expected {name} > 0, got {value}")
+            if not callable(value) and not value >= 0:
+                raise ValueError(f"{type(self).__name__}: expected {name} >= 0, got {value}")
+
+
+@dataclass(frozen=True)
+class Constant(_Schedule):
     """The same value throughout."""
 
     value: float
@@ -22,7 +38,7 @@ class Constant:
 
 
 @dataclass(frozen=True)
-class Step:
+class Step(_Schedule):
     """``value`` multiplied by ``factor`` after every ``every`` epochs."""
 
     value: float
@@ -34,7 +50,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Exponential:
+class Exponential(_Schedule):
     """``value`` multiplied by ``factor`` for each epoch, continuously."""
 
     value: float
@@ -45,7 +61,7 @@ class Exponential:
 
 
 @dataclass(frozen=True)
-class Inverse:
+class Inverse(_Schedule):
     """``value`` / (1 + epoch / ``half``): half of it after ``half`` epochs, a third after twice as many.
 
     Its sum grows without bound and that of its squares does not, as Robbins and Monro 1951 (eq. 6 and 26) ask of steps
@@ -60,7 +76,7 @@ class Inverse:
 
 
 @dataclass(frozen=True)
-class Linear:
+class Linear(_Schedule):
     """A straight line from ``value`` to ``final`` over the first ``share`` of the training, then ``final``.
 
     For a momentum that grows, as Sutskever et al. 2013 (section 3) advise, while the rate falls.
@@ -75,7 +91,7 @@ class Linear:
 
 
 @dataclass(frozen=True)
-class Cosine:
+class Cosine(_Schedule):
     """Half a cosine from ``value`` to ``final`` over the whole training. Source: Loshchilov and Hutter 2017, eq. 5."""
 
     value: float
@@ -86,7 +102,7 @@ class Cosine:
 
 
 @dataclass(frozen=True)
-class OneCycle:
+class OneCycle(_Schedule):
     """Half a cosine from ``start`` to ``peak`` in the first ``rise`` of the training, another down to ``final``.
 
     For the rate ``peak`` is the highest value; for the momentum, which runs against it, the lowest. Source: Smith 2018,
@@ -106,7 +122,7 @@ class OneCycle:
 
 
 @dataclass(frozen=True)
-class WarmUp:
+class WarmUp(_Schedule):
     """``schedule``, approached linearly from ``start`` times its value over the first ``warm`` epochs."""
 
     schedule: "Constant | Step | Exponential | Inverse | Linear | Cosine | OneCycle"

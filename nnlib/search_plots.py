@@ -63,8 +63,11 @@ def parallel_coordinates(results: Sequence[Trial], names: Mapping[str, str], *, 
     """Draw complete trials as lines through an axis for each parameter and one for the validation error.
 
     names: what a table calls a parameter;  log: parameters whose axis is logarithmic. The best lines are the darkest.
+    Raises ValueError where no trial is complete.
     """
     complete = [trial for trial in results if trial.state == "complete"]
+    if not complete:
+        raise ValueError(f"parallel_coordinates: expected a complete trial, got none among {len(results)}")
     errors = np.array([100 * (1 - trial.epochs[-1].val_accuracy) for trial in complete])
     axes_of = [
         (names.get(key, key), *_scaled([t.parameters[key] for t in complete], key in log))
@@ -93,10 +96,11 @@ def parallel_coordinates(results: Sequence[Trial], names: Mapping[str, str], *, 
 
 def _scaled(values: list[Any], log: bool) -> tuple[Array, list[tuple[float, str]]]:
     """Return where values lie on an axis from 0 to 1, and what stands beside it: ``(height, text)``."""
-    if isinstance(values[0], str):
-        known = sorted(set(values))
+    if not all(isinstance(value, int | float) for value in values):
+        names = [str(value) for value in values]
+        known = sorted(set(names))
         heights = {name: i / max(1, len(known) - 1) for i, name in enumerate(known)}
-        return np.array([heights[value] for value in values]), [(height, name) for name, height in heights.items()]
+        return np.array([heights[name] for name in names]), [(height, name) for name, height in heights.items()]
     numbers = np.log10(values) if log else np.array(values, dtype=float)
     low, high = numbers.min(), numbers.max()
     ticks = np.linspace(low, high, 4)

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import os
 import signal
 import threading
 import time
@@ -12,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
+from nnlib import progress
 from nnlib import state as training_state
 from nnlib.configuration import as_config
 from nnlib.data.split import Split
@@ -81,7 +80,7 @@ class Solver:
                 class_labels(split.labels, len(split), logits.shape[1])
         self.network, self.train, self.val = network, train, val
         self.optimizer, self.epochs, self.batch_size = optimizer, epochs, batch_size
-        self.schedule = Constant(schedule) if isinstance(schedule, int | float) else schedule
+        self.schedule = schedule if callable(schedule) else Constant(float(schedule))
         self.l2, self.label_smoothing, self.augment = l2, label_smoothing, augment
         self.stopping, self.seed, self.callbacks = stopping, seed, callbacks
         self.checkpoint_path = None if run_dir is None else Path(run_dir) / "checkpoint.safetensors"
@@ -211,10 +210,7 @@ class Solver:
             training_state.save(self.checkpoint_path, self._state, self.network, self.config())
 
     def _bar(self) -> Any:
-        # Handed over, because the bar that tqdm draws in notebooks does not look at TQDM_DISABLE itself.
-        silent = os.environ.get("TQDM_DISABLE", "") not in ("", "0")
-        done, total = len(self.history.steps), self.epochs * self.batches
-        return tqdm(total=total, initial=done, unit="step", leave=False, disable=silent)
+        return progress.bar(self.epochs * self.batches, "step", done=len(self.history.steps))
 
     @contextlib.contextmanager
     def _interrupt_between_steps(self) -> Iterator[None]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from nnlib.data.augment import Augment
 from nnlib.experiment import Experiment
-from nnlib.experiments import PROFILES, Profile
+from nnlib.experiments import PROFILES, Profile, checked_profile
 from nnlib.optim import SGD
 from nnlib.schedules import Constant, Cosine, Exponential, Inverse, Linear, OneCycle, Step, WarmUp
 from nnlib.study import Choice, Dimension, LogUniform, Study, Uniform
@@ -170,7 +170,7 @@ STUDIES: dict[str, dict[Profile, Study]] = {
 
 
 def find(name: str, profile: Profile) -> Study:
-    """Return a named study. Raises ValueError that lists the names."""
+    """Return a named study. Raises ValueError that lists the names, and for what is no profile."""
     if name not in STUDIES:
         raise ValueError(f"study: expected one of {', '.join(sorted(STUDIES))}, got {name!r}")
-    return STUDIES[name][profile]
+    return STUDIES[name][checked_profile(profile)]

@@ -1,11 +1,13 @@
 """What a worker does: one trial of a study, a pure function of its parameters that tells of each epoch."""
 
 import contextlib
+import hashlib
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from nnlib import records
@@ -51,7 +53,8 @@ class Task:
     """All that a worker must know to run a study's trials.
 
     splits: the training and validation data; None: the worker loads them from its own data root.
-    versions: those that the results depend on, which must be the worker's.
+    versions: those that the results depend on, which must be the worker's; without ``splits`` with the sources', since
+        such a worker may lie in another checkout.
     """
 
     study: Study
@@ -59,12 +62,13 @@ class Task:
     splits: tuple[Split, Split] | None = None
 
     def run(self, parameters: Parameters, report: Report) -> Outcome:
-        """Train the trial's experiment; equal parameters give equal outcomes, on whichever worker.
+        """Train the trial's experiment; equal parameters give equal outcomes, on whichever worker of as many threads.
 
+        Other threads, processors and BLAS may move the last bits, and these whatever follows in the training.
         A loss that is not finite ends the trial as diverged. Raises what loading the data and building the network
         raise, and ValueError for other versions than the client's.
         """
-        if different := differences(versions(), self.versions):
+        if different := differences(versions(sources=self.splits is None), self.versions):
             raise ValueError(f"versions differ from the client's: {'; '.join(different)}; install the same")
         experiment = self.study.experiment(parameters)
         splits = self.splits or _loaded(experiment.data, experiment.train_size, experiment.val_size)
@@ -94,9 +98,20 @@ class Task:
         return float(getattr(judged, self.study.objective))
 
 
-def versions() -> dict[str, Any]:
-    """Return the versions that a trial's outcome depends on."""
-    return {**records.versions(), "nnlib numerics": records.NUMERICS}
+def versions(*, sources: bool = False) -> dict[str, Any]:
+    """Return the versions that a trial's outcome depends on; with ``sources`` also which sources nnlib is."""
+    return {**records.versions(), "nnlib numerics": records.NUMERICS, **({"nnlib": _SOURCES} if sources else {})}
+
+
+def _digest_of(folder: Path) -> str:
+    """Return twelve hexadecimal digits that stand for a package's modules and their names."""
+    digest = hashlib.sha256()
+    for name in sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.py")):
+        digest.update(f"{name}\n".encode() + (folder / name).read_bytes())
+    return digest.hexdigest()[:12]
+
+
+_SOURCES = _digest_of(Path(__file__).parent)  # read as this module is, since files may change under a long search
 
 
 class _Watch(Callback):

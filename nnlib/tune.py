@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import optuna
-from tqdm.auto import tqdm
 
-from nnlib import checkpoint, experiments, records, studies
+from nnlib import checkpoint, experiments, progress, records, studies
 from nnlib.experiment import load_training_splits
 from nnlib.experiments import Profile
 from nnlib.history import EpochRecord
@@ -39,7 +38,7 @@ class StudyResult:
     data: dict[str, Any]  # source: in words; synthetic: bool; classes; fingerprints and sizes of train and val
     trials: list[Trial]  # by number; each has ended
     seconds: float  # wall time of the search, pauses apart
-    workers: int  # trials at once, in the end
+    workers: int  # trials at once, when it was last continued
     versions: dict[str, Any]
     machines: list[dict[str, Any]]  # that the trials ran on
 
@@ -71,8 +70,8 @@ class StudyResult:
     def table(self, rows: int) -> list[list[str]]:
         """Return the best trials as lines of text, the heads of the columns first."""
         heads = ["trial", self.declared.objective, *self.declared.space]
-        best = self.ranked()[:rows]
-        return [heads, *([_shown(x) for x in (t.number, t.value, *t.parameters.values())] for t in best)]
+        lines = [[t.number, t.value, *(t.parameters[path] for path in self.declared.space)] for t in self.ranked()]
+        return [heads, *([_shown(value) for value in line] for line in lines[:rows])]
 
     def summary(self) -> str:
         """Return how many trials ended in which way, and how long the search took, in a line."""
@@ -96,12 +95,13 @@ def run(
 ) -> StudyResult:
     """Return the result of a named study: the stored one where it matches, else by searching, continued if cut off.
 
-    ``workers``: processes on this machine, by default one for each core. ``trials``: another number of them than
-    declared; the result then lies with the runs, under a name of its own. ``dask``: the address of a scheduler, whose
-    workers are then used, with the data of their own roots. ``root``: the data root. What counts as a match is as for
-    `experiments.run`. Raises ValueError for an unknown study, numbers below 1 and a broken journal, OSError for a
-    search that another process runs, absent data and a scheduler that does not answer, RuntimeError for a trial that
-    fails.
+    ``workers``: processes on this machine, by default one for each core, which share out the cores as threads; a search
+    that is continued keeps the threads of its start, as another number of them may move the results' last bits.
+    ``trials``: another number of them than declared; the result then lies with the runs, under a name of its own.
+    ``dask``: the address of a scheduler, whose workers are then used, one thread a trial, with the data of their own
+    roots. ``root``: the data root. What counts as a match is as for `experiments.run`. Raises ValueError for an unknown
+    study, numbers below 1, a broken journal and one of other versions, OSError for a search that another process runs,
+    absent data and a scheduler that does not answer, RuntimeError for a trial that fails.
     """
     study = declared = studies.find(name, profile)
     if trials not in (None, declared.budget):
@@ -113,30 +113,41 @@ def run(
     journal_path = _journal_path(name, profile, study)
     if study is not declared:
         name = f"{name}-{experiments.digest(study)}"
-    path, result = path_of(name, profile), stored(name, profile, study)
-    if result is None or path.stat().st_mtime < float(os.environ.get("NNLIB_RETRAIN", 0)):
+    if (result := _current(name, profile, study)) is None:
         with closing(Journal(journal_path, study)) as journal:
-            used = _search(study, journal, workers or cores(), dask, root)
-            result = _result(name, profile, study, journal, used)
-            _save(result, path)
-            journal_path.unlink()
+            # Before the journal was ours another process may have ended the search.
+            if (result := _current(name, profile, study)) is None:
+                _search(study, journal, workers or cores(), dask, root)
+                result = _result(name, profile, study, journal)
+                _save(result, path_of(name, profile))
+            journal_path.unlink(missing_ok=True)
     return result
 
 
-def _search(study: Study, journal: Journal, workers: int, dask: str | None, root: str | Path | None) -> int:
-    """Run the trials that are left and return how many could run at once."""
+def _current(name: str, profile: Profile, study: Study) -> StudyResult | None:
+    """Return the stored result if it matches and is young enough."""
+    result = stored(name, profile, study)
+    if result and path_of(name, profile).stat().st_mtime < float(os.environ.get("NNLIB_RETRAIN", 0)):
+        return None
+    return result
+
+
+def _search(study: Study, journal: Journal, workers: int, dask: str | None, root: str | Path | None) -> None:
+    """Run the trials that are left."""
     left = study.budget - len(journal.trials())
     if not left:
-        return workers
+        return
+    # Not shared out among the trials that are left: a search that is continued would get other threads.
+    threads = journal.begin(versions(), max(1, cores() // min(workers, study.budget)) if dask is None else 1)
     engine: Engine
     if dask is None:
         task = Task(study, versions(), load_training_splits(study.base, root))
-        engine = LocalWorkers(task, min(workers, left))
+        engine = LocalWorkers(task, min(workers, left), threads)
     else:
-        engine = _cluster(Task(study, versions()), dask)
+        engine = _cluster(Task(study, versions(sources=True)), dask)
     with closing(engine):
+        journal.note(workers=min(engine.slots, study.budget))
         _loop(study, journal, engine)
-        return engine.slots
 
 
 class Engine(Protocol):
@@ -160,8 +171,7 @@ def _loop(study: Study, journal: Journal, engine: Engine) -> None:
     """Ask, hand out, listen and tell until every trial has ended."""
     before, started = journal.told.get("seconds", 0.0), time.perf_counter()
     waiting, running, ended = journal.unfinished(), set[int](), len(journal.trials())
-    silent = os.environ.get("TQDM_DISABLE", "") not in ("", "0")
-    with tqdm(total=study.budget, initial=ended, unit="trial", disable=silent) as bar:
+    with progress.bar(study.budget, "trial", done=ended, leave=True) as bar:
         while ended < study.budget:
             while len(running) < engine.slots and (waiting or journal.asked < study.budget):
                 number, parameters = waiting.pop(0) if waiting else journal.ask()
@@ -183,7 +193,8 @@ def _cluster(task: Task, address: str) -> Engine:
     try:
         from nnlib.cluster import DaskWorkers  # an extra
     except ImportError as error:
-        raise ImportError(f"tune: a cluster needs dask.distributed ({error}): pip install 'nnlib[dask]'") from error
+        install = 'pip install -c constraints.txt -e ".[dask]"'
+        raise ImportError(f"tune: a cluster needs dask.distributed ({error}): {install}") from error
     return DaskWorkers(task, address)
 
 
@@ -195,6 +206,7 @@ def stored(name: str, profile: Profile, study: Study) -> StudyResult | None:
     body = records.unsealed(path)
     config = body.pop("config")
     same = {**config, "base": experiments.up_to_date(config["base"])} == experiments.plain(study)
+    same = same and json.dumps(config["space"]) == _in_order(study)
     if not same or body["numerics"] != records.NUMERICS:
         return None
     trials = [
@@ -215,12 +227,16 @@ def path_of(name: str, profile: Profile) -> Path:
 
 
 def _journal_path(name: str, profile: Profile, study: Study) -> Path:
-    # In a grid, and for a random search, it matters in which order the space is written.
-    digest = experiments.digest([study, list(study.space), records.NUMERICS])
+    digest = experiments.digest([study, _in_order(study), records.NUMERICS])
     return experiments.runs_root() / "studies" / f"{profile}-{name}-{digest}.journal"
 
 
-def _result(name: str, profile: Profile, study: Study, journal: Journal, workers: int) -> StudyResult:
+def _in_order(study: Study) -> str:
+    """Return the space as text: in which order it and its options are declared decides which trial is which."""
+    return json.dumps(experiments.plain(study.space))
+
+
+def _result(name: str, profile: Profile, study: Study, journal: Journal) -> StudyResult:
     return StudyResult(
         name=name,
         profile=profile,
@@ -229,8 +245,8 @@ def _result(name: str, profile: Profile, study: Study, journal: Journal, workers
         data=journal.told["data"],
         trials=journal.trials(),
         seconds=journal.told["seconds"],
-        workers=workers,
-        versions=versions(),
+        workers=journal.told["workers"],
+        versions=journal.told["versions"],
         machines=journal.told["machines"],
     )
 

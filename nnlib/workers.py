@@ -31,17 +31,17 @@ def cores() -> int:
 
 
 class LocalWorkers:
-    """So many workers, the cores shared out among their threads. A dead one's trial runs again on another."""
+    """So many workers, of so many threads each. A dead one's trial runs again on another."""
 
-    def __init__(self, task: Task, count: int) -> None:
+    def __init__(self, task: Task, count: int, threads: int) -> None:
         self.slots = count
-        self._task, self._threads = task, max(1, cores() // count)
+        self._task, self._threads = task, threads
         self._idle: list[_Worker] = []
         self._busy: dict[Connection[Any, Any], _Worker] = {}
         self._deaths: Counter[int] = Counter()
         try:
             for _ in range(count):
-                self._idle.append(_Worker(self._threads))
+                self._idle.append(_Worker(threads))
         except BaseException:
             self.close()
             raise
@@ -105,7 +105,8 @@ class _Worker:
         self.connection, theirs = multiprocessing.Pipe()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "nnlib.workers", str(theirs.fileno())],
+                # -P: what lies in the working directory is no module, whatever its name.
+                [sys.executable, "-P", "-m", "nnlib.workers", str(theirs.fileno())],
                 stdin=subprocess.PIPE,
                 pass_fds=[theirs.fileno()],
                 env={**os.environ, **dict.fromkeys(THREADS, str(threads)), "TQDM_DISABLE": "1"},

@@ -62,6 +62,17 @@ def test_one_value_of_a_parameter_is_no_division_by_zero():
         search_plots.parallel_coordinates([trial(0, 0.1, "64", 0.5)], {})
 
 
+def test_what_has_no_value_has_a_place_beside_names():
+    (axes,) = search_plots.parallel_coordinates([trial(0, 0.1, None, 0.5), trial(1, 0.1, "64", 0.6)], {}).axes
+    assert {line.get_ydata()[1] for line in axes.lines[:2]} == {0, 1}
+    assert {"None", "64"} <= {text.get_text() for text in axes.texts}
+
+
+def test_parallel_coordinates_need_a_complete_trial():
+    with pytest.raises(ValueError, match="expected a complete trial, got none among 2"):
+        search_plots.parallel_coordinates([TRIALS[2], TRIALS[4]], {})
+
+
 @pytest.mark.parametrize("draw", [search_plots.history, lambda t: search_plots.parallel_coordinates(t, {})])
 def test_figures_can_be_drawn(draw):
     figure = draw(TRIALS)

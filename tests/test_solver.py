@@ -76,9 +76,16 @@ def test_training_learns():
 
 
 def test_no_bar_is_drawn_in_a_notebook_either(monkeypatch):
-    monkeypatch.setattr("nnlib.solver.tqdm", notebook_tqdm)
+    monkeypatch.setattr("nnlib.progress.tqdm", notebook_tqdm)
     data = blobs()
     assert Solver(network(data), data)._bar().disable  # conftest sets TQDM_DISABLE
+
+
+def test_a_rate_may_be_a_numpy_number():
+    data = blobs()
+    solver = Solver(network(data), data, schedule=np.float32(0.5), optimizer=SGD(np.float32(0.5)))
+    assert solver.config()["schedule"] == {"kind": "Constant", "value": 0.5}
+    assert solver.config()["optimizer"]["momentum"] == 0.5
 
 
 def test_every_epoch_visits_each_sample_once_and_keeps_the_partial_batch():

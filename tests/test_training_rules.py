@@ -61,11 +61,23 @@ def test_a_momentum_schedule():
     assert optimizer.momentum_at(0, 10) == pytest.approx(0.95)
     assert optimizer.momentum_at(3, 10) == pytest.approx(0.85)
     assert SGD(0.8).momentum_at(3, 10) == 0.8
+    assert SGD(np.float32(0.5)).momentum_at(3, 10) == 0.5
     growing = SGD(schedules.Linear(0.5, 0.99, share=0.2))
     assert [growing.momentum_at(e, 10) for e in (0, 1, 2, 9)] == pytest.approx([0.5, 0.745, 0.99, 0.99])
 
 
-@pytest.mark.parametrize("call", [lambda: SGD(1.0), lambda: EarlyStopping(patience=0), lambda: EarlyStopping(2, -1.0)])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: SGD(1.0),
+        lambda: SGD(np.int64(1)),
+        lambda: EarlyStopping(patience=0),
+        lambda: EarlyStopping(2, -1.0),
+        lambda: schedules.Constant(-0.1),
+        lambda: schedules.WarmUp(schedules.Cosine(0.1), -1),
+        lambda: schedules.Step(0.1, every=0),
+    ],
+)
 def test_impossible_rules(call):
     with pytest.raises(ValueError, match=r"got -?\d"):
         call()

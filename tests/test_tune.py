@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import queue
 import resource
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 from data_files import write_fer_csv
 from nbclient import NotebookClient
 
-from nnlib import SGD, EarlyStopping, cli, experiment, studies, tune
+from nnlib import SGD, EarlyStopping, cli, experiment, studies, trial, tune
 from nnlib.data import Split
 from nnlib.experiment import Experiment
 from nnlib.history import EpochRecord
@@ -121,6 +122,17 @@ def test_a_grid_is_every_combination_in_order():
         ({"trials": 3}, "at most 2 for this grid"),
         ({"sampler": "random"}, "at least 1 trial, got None"),
         ({"space": {"dropout": Uniform(0, 0.5)}}, "dropout is none"),
+        ({"space": {"dropout": Uniform(0, 1.5)}, "trials": 1, "sampler": "random"}, r"dropout lies in \[0, 1\), got"),
+        ({"space": {"batch_size": Uniform(1, 2.5)}, "trials": 1, "sampler": "tpe"}, "in whole numbers, got 2.5"),
+        ({"space": {"label_smoothing": Choice((0.0, 1.0))}}, r"label_smoothing lies in \[0, 1\)"),
+        ({"space": {"l2": Choice((0.1, -0.1))}}, "l2 >= 0, got -0.1"),
+        ({"space": {"seed": Choice((0, -1))}}, "seed >= 0, got -1"),
+        ({"space": {"batch_size": Choice((0,))}}, "batch_size >= 1"),
+        ({"space": {"epochs": Choice((1, 0))}}, "epochs >= 1"),
+        ({"space": {"hidden": Choice({"none": (4, 0)})}}, "hidden widths >= 1"),
+        ({"space": {"network": Choice(("mlp", "cnn"))}}, "expected network to be one of mlp, .*, got 'cnn'"),
+        ({"space": {"network": Choice(("small_cnn",)), "batch_norm": Choice((True,))}}, "settings of an mlp"),
+        ({"space": {"schedule.value": Choice((0.1, -0.1))}}, "Constant: expected value >= 0, got -0.1"),
     ],
 )
 def test_a_study_that_cannot_work_is_refused_when_it_is_made(changes, message):
@@ -143,6 +155,11 @@ def test_a_study_that_cannot_work_is_refused_when_it_is_made(changes, message):
 def test_a_dimension_that_cannot_work_is_refused(make):
     with pytest.raises(ValueError, match=r"expected|need names"):
         make()
+
+
+def test_a_profile_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="expected quick or full, got 'fulll'"):
+        studies.find(next(iter(studies.STUDIES)), "fulll")
 
 
 def test_every_study_has_both_profiles_on_the_same_kind_of_data():
@@ -191,6 +208,23 @@ def test_a_trial_of_other_versions_is_refused():
         task.run({}, lambda epoch: False)
 
 
+def test_a_trial_of_other_sources_is_refused_where_they_are_told(monkeypatch):
+    task = Task(RANDOM, versions(sources=True))
+    monkeypatch.setattr(trial, "_SOURCES", "0123456789ab")
+    with pytest.raises(ValueError, match=r"nnlib is '0123456789ab', not '[0-9a-f]{12}'; install the same"):
+        task.run({}, lambda epoch: False)
+
+
+def test_sources_are_told_apart_by_their_names_and_what_they_hold(tmp_path):
+    seen = []
+    for name, text in (("a.py", ""), ("a.py", "1"), ("sub/b.py", "1"), ("note.txt", "1")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+        seen.append(trial._digest_of(tmp_path))
+    assert len(set(seen[:3])) == 3
+    assert seen[3] == seen[2]
+
+
 # What the journal survives
 
 
@@ -234,6 +268,39 @@ def test_a_journal_cut_off_anywhere_is_continued_and_every_trial_ends_once(tmp_p
         logs = [json.loads(line) for line in path.read_text().splitlines()]
         ended = [log["trial_id"] for log in logs if log.get("state") in (1, 2, 3) and log["op_code"] == 6]
         assert sorted(ended) == [0, 1], end
+
+
+def asked_after(path, *values):
+    """Tell of trials that reached these values, and return the parameters of the next."""
+    journal = Journal(path, dataclasses.replace(RANDOM, trials=8, sampler="tpe"))
+    for value in values:
+        number, _ = journal.ask()
+        journal.tell(number, outcome(value), 1.0)
+    _, parameters = journal.ask()
+    journal.close()
+    return parameters
+
+
+def test_the_estimator_guides_a_small_search_from_its_fourth_trial_on(tmp_path):
+    random = [asked_after(tmp_path / name, *values) for name, values in (("a", (0.1, 0.9)), ("b", (0.9, 0.1)))]
+    guided = [asked_after(tmp_path / name, *values) for name, values in (("c", (0, 0.5, 1)), ("d", (1, 0.5, 0)))]
+    assert random[0] == random[1]
+    assert guided[0] != guided[1]
+
+
+def test_a_search_is_not_continued_with_other_versions(tmp_path):
+    path = tmp_path / "a.journal"
+    for version, threads in (("1", 1), ("2", 4)):  # nothing was asked yet
+        journal = Journal(path, RANDOM)
+        assert journal.begin({"numpy": version}, threads) == threads
+        journal.close()
+    journal = Journal(path, RANDOM)
+    journal.ask()
+    with pytest.raises(ValueError, match=r"a.journal: .* numpy is '1', not '2'; install the same, or move") as error:
+        journal.begin({"numpy": "1"}, 1)
+    assert "\n" not in str(error.value)
+    assert journal.begin({"numpy": "2"}, 1) == 4
+    journal.close()
 
 
 def test_epochs_that_run_again_are_reported_once(tmp_path):
@@ -297,6 +364,9 @@ def test_trials_on_other_data_are_refused(tmp_path):
     journal.ask()
     journal.ask()
     journal.tell(0, outcome(0.5), 1.0)
+    journal.ask()
+    same = dataclasses.replace(outcome(0.5), data={"source": "a copy", "fingerprints": {"train": "a"}})
+    journal.tell(2, same, 1.0)
     other = dataclasses.replace(outcome(0.5), data={"source": "rain", "fingerprints": {"train": "b"}})
     with pytest.raises(ValueError, match=r"trial 1 saw other data \(rain.*than those before it \(clouds"):
         journal.tell(1, other, 2.0)
@@ -355,6 +425,66 @@ def test_a_worker_that_was_thought_dead_is_told_to_stop(tmp_path):
     journal.close()
 
 
+class Instant(Revenant):
+    """The same in the place of `LocalWorkers`; the first one stops before the last trial."""
+
+    def __init__(self, started, arguments):
+        super().__init__()
+        started.append(arguments)
+        self.ends = [4] if len(started) == 1 else []
+
+    def next(self):
+        if len(self.answers) in self.ends:
+            raise OSError("cut off")
+        return super().next()
+
+    def close(self):
+        pass
+
+
+def test_a_search_that_is_continued_keeps_its_threads(home, monkeypatch):
+    started = []
+    monkeypatch.setattr(tune, "cores", lambda: 8)
+    monkeypatch.setattr(tune, "LocalWorkers", lambda _, *arguments: Instant(started, arguments))
+    with pytest.raises(OSError, match="cut off"):
+        tune.run("tiny", workers=4)
+    assert tune.run("tiny", workers=2).workers == 1
+    assert started == [(4, 2), (1, 2)]  # processes, threads
+
+
+def test_a_result_that_came_before_the_lock_is_taken(home, monkeypatch):
+    monkeypatch.setattr(tune, "LocalWorkers", lambda *_: Instant([None], None))
+    made, path = tune.run("tiny"), tune.path_of("tiny", "quick")
+    content = path.read_bytes()
+    path.unlink()
+    monkeypatch.setattr(tune, "Journal", lambda *journal: (path.write_bytes(content), Journal(*journal))[1])
+    monkeypatch.setattr(tune, "LocalWorkers", lambda *_: pytest.fail("searched although a result matches"))
+    assert tune.run("tiny") == made
+    assert not list((home / "runs" / "studies").iterdir())
+
+
+def test_the_order_of_a_space_is_part_of_the_study(home, monkeypatch):
+    monkeypatch.setattr(tune, "LocalWorkers", lambda *_: Instant([None], None))
+    space = {"l2": Choice({"none": 0.0, "some": 0.1}), "seed": Choice((0, 1))}
+    study = Study(TINY, space)
+    declare(monkeypatch, study)
+    made = tune.run("tiny")
+    turned = [t._replace(parameters=dict(reversed(t.parameters.items()))) for t in made.trials]
+    assert dataclasses.replace(made, trials=turned).table(4) == made.table(4)
+    others = [
+        dataclasses.replace(study, space=dict(reversed(space.items()))),
+        dataclasses.replace(study, space={**space, "l2": Choice({"some": 0.1, "none": 0.0})}),
+    ]
+    assert tune.stored("tiny", "quick", study) == made
+    assert [tune.stored("tiny", "quick", other) for other in others] == [None, None]
+    assert len({tune._journal_path("tiny", "quick", one) for one in (study, *others)}) == 3
+
+
+def test_what_lies_in_the_working_directory_is_no_module_of_a_worker(home):
+    (home / "random.py").write_text("raise ImportError('a file of the user')")
+    assert len(tune.run("tiny", trials=1, workers=1).trials) == 1
+
+
 def test_workers_do_not_change_what_comes_out(home):
     two = tune.run("tiny", workers=2)
     Path("build/records/studies/tiny.json").unlink()
@@ -407,15 +537,15 @@ def test_a_changed_result_or_another_study_is_not_taken_for_it(home, monkeypatch
 
 
 def test_a_trial_that_cannot_be_trained_ends_the_search_and_names_itself(home, monkeypatch):
-    declare(monkeypatch, Study(TINY, {"dropout": Choice((0.0, 2.0))}))
-    with pytest.raises(RuntimeError, match=r"^trial 1: .*\[0, 1\)"):
+    declare(monkeypatch, Study(TINY, {"optimizer": Choice({"SGD": SGD(), "none": None})}))
+    with pytest.raises(RuntimeError, match=r"^trial 1: 'NoneType' object has no attribute"):
         tune.run("tiny", workers=1)
 
 
 def test_a_trial_that_ends_every_worker_ends_the_search(home, monkeypatch):
     monkeypatch.setattr("nnlib.workers.DEATHS", 1)
     splits = experiment.load_training_splits(TINY)
-    engine = LocalWorkers(Task(RANDOM, versions(), splits), 1)
+    engine = LocalWorkers(Task(RANDOM, versions(), splits), 1, threads=1)
     try:
         engine.submit(3, {"schedule": "constant", "schedule.value": 0.01, "dropout": 0.0, "batch_size": 20})
         for worker in engine._busy.values():
@@ -427,6 +557,25 @@ def test_a_trial_that_ends_every_worker_ends_the_search(home, monkeypatch):
             list(iter(engine.next, None))
     finally:
         engine.close()
+
+
+def test_a_result_that_cannot_be_fetched_from_a_cluster_ends_the_search():
+    cluster = pytest.importorskip("nnlib.cluster")
+
+    class Unreadable:
+        key, status = "trial-3", "finished"
+
+        def exception(self):
+            return None
+
+        def result(self):
+            raise EOFError("ran out of input")
+
+    engine = cluster.DaskWorkers.__new__(cluster.DaskWorkers)
+    engine._happened, engine._running, engine._answers = queue.SimpleQueue(), {"trial-3": (None, 3, {})}, {}
+    engine._on_end(Unreadable())
+    with pytest.raises(RuntimeError, match=r"trial-3: .*could not be fetched: ran out of input"):
+        engine.next()
 
 
 HOLD = """

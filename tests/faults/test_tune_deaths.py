@@ -16,6 +16,7 @@ import data_files
 import numpy as np
 import psutil
 import pytest
+from distributed import Client
 
 SEARCH = [sys.executable, str(Path(__file__).with_name("search.py"))]
 SLOWLY = 60  # seconds that anything may take on a busy machine
@@ -140,7 +141,8 @@ class Cluster:
         return self.start("dask_scheduler", "--host", "127.0.0.1", "--port", str(self.port))
 
     def worker(self, **changes):
-        return self.start("dask_worker", self.address, "--nworkers", "1", "--nthreads", "1", "--no-nanny", **changes)
+        arguments = "--host", "127.0.0.1", "--nworkers", "1", "--nthreads", "1", "--no-nanny"
+        return self.start("dask_worker", self.address, *arguments, **changes)
 
     def stop(self):
         for process in self.processes:
@@ -180,10 +182,10 @@ COMMAND = "import search, sys; from nnlib import cli, studies; " \
     "studies.STUDIES['search'] = {'quick': search.STUDY}; sys.exit(cli.main(sys.argv[1:]))"  # fmt: skip
 
 
-def command(folder, environment, cluster):
+def command(folder, environment, cluster, *arguments):
     """Start `nnlib tune search --dask ADDRESS`."""
     return subprocess.Popen(
-        [sys.executable, "-c", COMMAND, "tune", "search", "--dask", cluster.address],
+        [sys.executable, "-c", COMMAND, "tune", "search", "--dask", cluster.address, *arguments],
         cwd=folder, env={**environment, "PYTHONPATH": str(Path(__file__).parent)}, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
@@ -195,6 +197,18 @@ def last_words(process):
     assert "Traceback" not in errors
     (line,) = errors.splitlines()
     return line
+
+
+def test_a_search_leaves_no_queue_on_the_scheduler(tmp_path, environment, cluster):
+    cluster.scheduler()
+    cluster.worker()
+    client = command(tmp_path, environment, cluster, "--trials", "2")
+    assert client.wait(timeout=SLOWLY) == 0, client.stderr.read()
+    until = time.monotonic() + SLOWLY
+    with Client(cluster.address, set_as_default=False) as watch:
+        while queues := watch.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.extensions["queues"].queues)):
+            assert time.monotonic() < until, queues
+            time.sleep(0.1)
 
 
 def test_a_lost_scheduler_ends_the_client_in_one_line(tmp_path, environment, cluster):
