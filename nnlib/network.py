@@ -12,9 +12,11 @@ import numpy as np
 
 from nnlib import checkpoint, kernels, memory
 from nnlib.functional.checks import Array, same_branches
-from nnlib.layers import Context, Generator, Gradients, Layer, Normalize, build, describe, join
+from nnlib.layers import Context, Conv2d, Generator, Gradients, Layer, Normalize, build, describe, join
 
-EVALUATION_BATCH = 500  # images at a time in test mode: large enough for BLAS, small enough for memory
+# Inputs at a time in test mode: a matrix is read once for all of them; what convolutions make of them should stay in
+# the last cache.
+EVALUATION_BATCH, EVALUATION_IMAGES = 500, 64
 
 
 class Sequential(Layer):
@@ -179,6 +181,7 @@ class Network:
         self.layers = layers
         self.input_shape = tuple(input_shape)
         self.metadata: dict[str, str] = {}
+        self._convolves = any(isinstance(layer, Conv2d) for _, layer in layers.named_layers())
         self._pack()
 
     def _pack(self) -> None:
@@ -220,7 +223,13 @@ class Network:
     def forward(self, x: Array, *, train: bool = False, rng: Generator | None = None) -> Array:
         """Return the logits (N, classes) of inputs x (N, *input_shape); dropout draws from ``rng`` in training."""
         x = self._checked(x)
-        return self.layers.forward(x, train=True, rng=rng)[0] if train else self.layers.infer(x)
+        return self.layers.forward(x, train=True, rng=rng)[0] if train else self._infer(x)
+
+    def _infer(self, x: Array) -> Array:
+        """Return the logits in test mode, computed for some of the inputs at a time."""
+        size = EVALUATION_IMAGES if self._convolves else EVALUATION_BATCH
+        parts = [self.layers.infer(x[i : i + size]) for i in range(0, max(len(x), 1), size)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def backpropagate(
         self,
@@ -269,7 +278,7 @@ class Network:
         return 0.5 * l2 * sum(kernels.sum_of_squares(self.parameters[name]) for name in self.weights())
 
     def predict_proba(self, x: Array, *, mirrored: bool = False) -> Array:
-        """Return the class probabilities (N, classes) of x (N, *input_shape), computed a few hundred rows at a time.
+        """Return the class probabilities (N, classes) of x (N, *input_shape).
 
         ``mirrored``: the mean of each image's probabilities and those of its left-right mirror image (the horizontal
         reflections of Krizhevsky et al. 2012, section 4.1). Raises ValueError where the inputs are no images (H, W, C).
@@ -280,9 +289,7 @@ class Network:
                     f"predict_proba: only images (H, W, C) can be mirrored; this network takes {self.input_shape}"
                 )
             return 0.5 * (self.predict_proba(x) + self.predict_proba(x[:, :, ::-1]))
-        x = self._checked(x)
-        parts = range(0, max(len(x), 1), EVALUATION_BATCH)
-        return np.concatenate([kernels.softmax(self.layers.infer(x[i : i + EVALUATION_BATCH])) for i in parts])
+        return kernels.softmax(self.forward(x))
 
     def predict(self, x: Array) -> Array:
         """Return the most probable class (N,) of each row, int64."""
