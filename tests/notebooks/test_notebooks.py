@@ -24,7 +24,7 @@ def code_cells(notebook):
 
 
 def test_all_chapters_are_there():
-    assert [path.name[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04"]
+    assert [path.name[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05"]
 
 
 def test_a_notebook_was_executed_in_order_without_an_error(notebook):
