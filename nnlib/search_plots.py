@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from nnlib.functional.checks import Array
 from nnlib.plots import COLOURS, FONT_SIZE, label, new_figure
@@ -45,6 +46,7 @@ def history(results: Sequence[Trial]) -> Figure:
     axes.plot(numbers, errors, "o", color=COLOURS[0], markersize=4, label="complete trials")
     least = np.minimum.accumulate(errors)
     axes.step(numbers, least, where="post", color=COLOURS[1], linestyle="-", label="best so far")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     label(axes, f"trial (of {len(results)})", "validation error (%)", legend=True)
     return figure
 
