@@ -5,6 +5,7 @@ The faces are under the folder that $NNLIB_DATA names. The journal keeps a secon
 
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -30,6 +31,7 @@ def keep(journal: Path) -> None:
 
 
 def main(result: str, scheduler: str | None = None) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes begin without it
     studies.STUDIES["search"] = {"quick": STUDY, "full": STUDY}
     threading.Thread(target=keep, args=(tune._journal_path("search", "quick", STUDY),), daemon=True).start()
     found = tune.run("search", workers=None if scheduler else 2, dask=scheduler)
