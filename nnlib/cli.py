@@ -3,7 +3,7 @@
 import argparse
 import ast
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from nnlib import bench, checkpoint, experiments, predict, studies
@@ -80,13 +80,9 @@ def parser() -> argparse.ArgumentParser:
 def train(options: argparse.Namespace) -> int:
     """Train, list or verify named experiments."""
     if options.list:
-        for name in experiments.EXPERIMENTS:
-            print(name)
+        print("\n".join(experiments.EXPERIMENTS))
         return DONE
-    if options.name is None:
-        raise UsageError("train: expected an experiment's name; `nnlib train --list` shows them")
-    if options.name not in experiments.EXPERIMENTS:
-        raise UsageError(f"train: no experiment {options.name!r}; `nnlib train --list` shows them")
+    require_name("train", "an experiment", options.name, experiments.EXPERIMENTS)
     if bool(options.set) + options.verify + options.release > 1:
         raise UsageError("train: --verify and --release are of the named experiment's record; they take no --set")
     if options.verify:
@@ -106,6 +102,13 @@ def train(options: argparse.Namespace) -> int:
     return DONE
 
 
+def require_name(command: str, what: str, name: str | None, known: Collection[str]) -> None:
+    """Raise UsageError unless the name of an experiment or a study was given, and is known."""
+    if name not in known:
+        told = f"expected {what}'s name" if name is None else f"no {what.split()[-1]} {name!r}"
+        raise UsageError(f"{command}: {told}; `nnlib {command} --list` shows them")
+
+
 def verify(options: argparse.Namespace) -> int:
     """Replay a record's first steps; status 1 when the losses differ by more than the machine explains."""
     result = experiments.verify(options.name, options.profile, root=options.data)
@@ -121,13 +124,9 @@ def verify(options: argparse.Namespace) -> int:
 def search(options: argparse.Namespace) -> int:
     """Run or list named searches, and show the best trials."""
     if options.list:
-        for name in studies.STUDIES:
-            print(name)
+        print("\n".join(studies.STUDIES))
         return DONE
-    if options.name is None:
-        raise UsageError("tune: expected a study's name; `nnlib tune --list` shows them")
-    if options.name not in studies.STUDIES:
-        raise UsageError(f"tune: no study {options.name!r}; `nnlib tune --list` shows them")
+    require_name("tune", "a study", options.name, studies.STUDIES)
     study = studies.find(options.name, options.profile)
     if study.sampler == "grid" and (options.trials or 0) > study.grid_size:
         raise UsageError(f"tune: {options.name} is a grid of {study.grid_size} trials, got --trials {options.trials}")

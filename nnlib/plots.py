@@ -138,7 +138,8 @@ def range_test(result: RangeTest, *, chosen: float | None = None) -> Figure:
     rate = result.suggestion if chosen is None else chosen
     axes.plot(result.rates, result.losses, color=COLOURS[5], linestyle="-", linewidth=0.8, label="each batch")
     axes.plot(result.rates, result.smoothed, color=COLOURS[0], linestyle="-", linewidth=2, label="running mean")
-    axes.axvline(rate, color=COLOURS[1], linestyle="--", label=f"chosen: {rate:.2g}")
+    word = "suggested" if chosen is None else "chosen"
+    axes.axvline(rate, color=COLOURS[1], linestyle="--", label=f"{word}: {rate:.2g}")
     axes.set_xscale("log")
     least = result.smoothed.min()
     # What comes after the explosion would press all else flat.

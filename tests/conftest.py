@@ -21,6 +21,16 @@ def real_data() -> Path:
     pytest.skip(message)
 
 
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout of its own, empty, as the working directory."""
+    (tmp_path / "nnlib").mkdir()
+    (tmp_path / "pyproject.toml").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("NNLIB_RUNS", raising=False)
+    return tmp_path
+
+
 @pytest.fixture(scope="session")
 def torch() -> ModuleType:
     """PyTorch on one thread, the independent implementation; without it the test is skipped, or fails under CI."""

@@ -16,15 +16,11 @@ TINY = Experiment("shapes10", (8,), epochs=2, train_size=200, val_size=50)
 
 
 @pytest.fixture
-def home(tmp_path, monkeypatch):
+def home(checkout, monkeypatch):
     """A checkout of its own with one tiny experiment on a few images."""
-    (tmp_path / "nnlib").mkdir()
-    (tmp_path / "pyproject.toml").touch()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("NNLIB_RUNS", raising=False)
     monkeypatch.setitem(experiments.EXPERIMENTS, "tiny", {"quick": TINY, "full": TINY})
     use_data(monkeypatch, 0)
-    return tmp_path
+    return checkout
 
 
 def use_data(monkeypatch, seed):

@@ -42,16 +42,12 @@ RANDOM = Study(
 
 
 @pytest.fixture
-def home(tmp_path, monkeypatch):
+def home(checkout, monkeypatch):
     """A checkout of its own, few images, and workers that start fast."""
-    (tmp_path / "nnlib").mkdir()
-    (tmp_path / "pyproject.toml").touch()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("NNLIB_RUNS", raising=False)
     monkeypatch.setenv("NNLIB_KERNELS", "numpy")
     use_data(monkeypatch, 0)
     declare(monkeypatch, RANDOM)
-    return tmp_path
+    return checkout
 
 
 def declare(monkeypatch, study):
