@@ -8,7 +8,7 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -105,16 +105,19 @@ def _from_archive(archive: Path, suffix: str, fault: Fault) -> Iterator[tuple[st
     try:
         with gzip.open(archive) as unzipped, tarfile.open(fileobj=unzipped, mode="r|") as tar:
             for member in tar:
-                safe = tarfile.data_filter(member, str(archive.parent))
-                name = Path(safe.name).name
-                stream = tar.extractfile(member) if safe.isreg() and name in missing else None
+                # tarfile.data_filter asks for the same and more, but only from Python 3.11.4 on.
+                path = PurePosixPath(member.name)
+                if path.is_absolute() or ".." in path.parts or member.issym() or member.islnk():
+                    told = f"{archive} is not safe to read: {member.name!r} leads out of it"
+                    fault(ValueError(f"{told}; download it again from its authors"))
+                    return
+                name = path.name
+                stream = tar.extractfile(member) if member.isreg() and name in missing else None
                 if stream is not None:
                     missing.remove(name)
                     yield name.removesuffix(suffix), stream.read()
             while unzipped.read(1 << 20):  # gzip compares its checksum when it comes to the end
                 pass
-    except tarfile.FilterError as error:
-        fault(ValueError(f"{archive} is not safe to read: {error}; download it again from its authors"))
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         fault(ValueError(f"{archive} is truncated or damaged ({error}); download it again"))
     if missing:
