@@ -260,7 +260,7 @@ def replay(record: Record, experiment: Experiment, *, root: str | Path | None = 
     solver = make_solver(experiment, build(experiment, splits[0]), splits, callbacks=(stop,))
     losses = [step.loss for step in solver.fit().steps]
     stored = [float.fromhex(text) for text in record.first_losses]
-    same = record.versions == records.versions() and record.machine == records.machine()
+    same = records.made_here(record)
     difference = max(abs(a - b) / max(abs(b), 1e-12) for a, b in zip(losses, stored, strict=True))
     return Replay(len(stored), same, difference, losses == stored if same else difference <= TOLERANCE)
 

@@ -147,12 +147,19 @@ def machine() -> dict[str, Any]:
         if pool["user_api"] == "blas"
     ]
     machine: dict[str, Any] = {"system": platform.system(), "processor": _processor()}
-    machine |= {"cores": os.cpu_count(), "blas": blas}
+    machine |= {"cores": os.cpu_count(), "blas": sorted(blas, key=str)}
     if kernels.accelerated():
         from nnlib.kernels import runtime, tile  # numba takes a moment to import
 
         machine["kernels"] = {"vector_bytes": tile.VECTOR_BYTES, "threads": runtime.threads()}
     return machine
+
+
+def made_here(record: Record) -> bool:
+    """Return whether a record's last bits can be expected here: same versions, processor, BLAS, kernels and threads."""
+    # The BLAS libraries of NumPy and SciPy are listed in no order of their own, and older records keep any.
+    blas = sorted(record.machine.get("blas", []), key=str)
+    return record.versions == versions() and {**record.machine, "blas": blas} == machine()
 
 
 def _processor() -> str:

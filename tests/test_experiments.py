@@ -172,6 +172,17 @@ def test_records_name_what_they_depend_on(home):
     assert record.data["fingerprints"]["test"][:8] in copy.source
 
 
+def test_a_record_is_of_this_machine_in_whatever_order_its_blas_libraries_were_listed(home, monkeypatch):
+    record = experiments.run("tiny")
+    blas = [*record.machine["blas"], {"internal_api": "another", "version": "0"}]
+    monkeypatch.setattr(records, "machine", lambda: {**record.machine, "blas": sorted(blas, key=str)})
+    for listed in (blas, blas[::-1]):
+        assert records.made_here(dataclasses.replace(record, machine={**record.machine, "blas": listed}))
+    assert not records.made_here(record)
+    other = dataclasses.replace(record, machine=records.machine(), versions={**record.versions, "numpy": "0"})
+    assert not records.made_here(other)
+
+
 def test_the_settings_of_an_mlp_reach_it_and_are_refused_elsewhere(home):
     train_split = experiment.load_splits(TINY)[0]
     network = experiment.build(dataclasses.replace(TINY, standardize=True, batch_norm=True), train_split)
