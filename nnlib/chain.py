@@ -43,8 +43,7 @@ def chains(layers: dict[str, Layer]) -> list[tuple[str, "Layer | Chain"]]:
 class ChainContext(NamedTuple):
     """What a chain's backward pass needs."""
 
-    x: Array  # that was multiplied, in its frame of zeros; without a product, the input
-    shape: tuple[int, ...]  # of the input
+    x: Array  # that was multiplied; without a product, the input
     norm: NormContext | None = None
     y: Array | None = None  # the output, where it was rectified without a norm
     pooled: tuple[Array, tuple[int, ...]] | None = None  # argmax, and the shape before pooling
@@ -78,12 +77,9 @@ class Chain:
     ) -> tuple[Array, ChainContext]:
         """Return ``(y, context)``; with ``relu`` the sum with the shortcut is rectified."""
         rectify = self.rectify or relu
+        x = x.astype((self.product or self.norm).params["weight"].dtype, copy=False)
         if self.norm is not None:
-            shape = x.shape
-            if self.product is None:
-                z = x = x.astype(self.norm.params["weight"].dtype, copy=False)
-            else:
-                z, x = _multiply(self.product, x, shift=self.product.params.get("bias"))
+            z = x if self.product is None else _multiply(self.product, x, shift=self.product.params.get("bias"))
             gamma, beta = self.norm.params["weight"], self.norm.params["bias"]
             mean, variance = self.norm.buffers["running_mean"], self.norm.buffers["running_var"]
             norm_operands(z, gamma, beta, mean, variance, train)
@@ -93,16 +89,16 @@ class Chain:
                 z, gamma, beta, mean, variance,
                 train=train, momentum=self.norm.momentum, eps=self.norm.eps, residual=shortcut, rectify=rectify,
             )  # fmt: skip
-            return y, ChainContext(x, shape, norm=context)
+            return y, ChainContext(x, norm=context)
         bias = self.product.params.get("bias")
         if self.pool is None:
-            y, framed = _multiply(self.product, x, shift=bias, residual=shortcut, rectify=rectify)
-            return y, ChainContext(framed, x.shape, y=y if rectify else None)
-        z, framed = _multiply(self.product, x)
+            y = _multiply(self.product, x, shift=bias, residual=shortcut, rectify=rectify)
+            return y, ChainContext(x, y=y if rectify else None)
+        z = _multiply(self.product, x)
         y, argmax = pool(
             z, self.pool.size, stride=self.pool.stride, padding=self.pool.padding, shift=bias, rectify=rectify
         )
-        return y, ChainContext(framed, x.shape, y=y, pooled=(argmax, z.shape))
+        return y, ChainContext(x, y=y, pooled=(argmax, z.shape))
 
     def infer(self, x: Array, *, shortcut: Array | None = None, relu: bool = False) -> Array:
         """Return y in test mode, keeping no context."""
@@ -112,7 +108,7 @@ class Chain:
         scale = self.norm.params["weight"] / np.sqrt(variance + variance.dtype.type(self.norm.eps))
         shift = self.norm.params["bias"] - (mean - self.product.params.get("bias", 0)) * scale
         options = {"scale": scale, "shift": shift, "residual": shortcut, "rectify": self.rectify or relu}
-        return _multiply(self.product, x, **options)[0]
+        return _multiply(self.product, x.astype(scale.dtype, copy=False), **options)
 
     def backward(
         self, dy: Array, context: ChainContext, *, input_grad: bool = True, add: Array | None = None
@@ -132,14 +128,13 @@ class Chain:
             options = {"stride": self.pool.stride, "padding": self.pool.padding}
             d = max_pool2d_backward(d, *context.pooled, self.pool.size, **options)
         gradients[join(self.product_name, "weight")] = _weight_gradient(self.product, d, context.x)
-        dx = _input_gradient(self.product, d, context.shape, add) if input_grad else None
+        dx = _input_gradient(self.product, d, context.x.shape, add) if input_grad else None
         return dx, gradients, g
 
 
-def _multiply(layer: Any, x: Array, *, residual: Array | None = None, **following: Any) -> tuple[Array, Array]:
-    """Return ``(y, x in its frame)``: the layer's product without its bias, and what follows it (`linear.affine`)."""
+def _multiply(layer: Any, x: Array, *, residual: Array | None = None, **following: Any) -> Array:
+    """Return the layer's product without its bias, and what follows it (`linear.affine`)."""
     weight = layer.params["weight"]
-    x = x.astype(weight.dtype, copy=False)
     middle: tuple[int, ...] = ()
     if isinstance(layer, Linear):
         check_operands(x, weight)
@@ -148,16 +143,17 @@ def _multiply(layer: Any, x: Array, *, residual: Array | None = None, **followin
     if residual is not None:
         same_branches((len(x), *middle, weight.shape[-1]), residual.shape)
     if isinstance(layer, Linear):
-        return linear.affine(x, weight, residual=residual, **following), x
-    framed = convolution.frame(x, layer.padding)
-    return convolution.convolve(framed, weight, stride=layer.stride, residual=residual, **following), framed
+        return linear.affine(x, weight, residual=residual, **following)
+    return convolution.convolve(
+        x, weight, stride=layer.stride, padding=layer.padding, residual=residual, **following
+    )
 
 
 def _weight_gradient(layer: Any, dy: Array, x: Array) -> Array:
     shape = layer.params["weight"].shape
     if isinstance(layer, Linear):
         return linear.weight_gradient(dy, x, shape)
-    return convolution.weight_gradient(dy, x, shape, stride=layer.stride)
+    return convolution.weight_gradient(dy, x, shape, stride=layer.stride, padding=layer.padding)
 
 
 def _input_gradient(layer: Any, dy: Array, shape: tuple[int, ...], add: Array | None) -> Array:

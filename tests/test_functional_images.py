@@ -4,6 +4,7 @@ An error is the largest |a - b| over an array, divided by the largest |b| or by 
 order 1, so a result near 0 is a sum of such terms that cancel, and is exact to their size, not to its own.
 """
 
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
@@ -36,6 +37,28 @@ def convolutions(draw):
     x, w = (draw(st.integers(1, 4)), height, width, c), (kh, kw, c, f)
     bias, seed = draw(st.booleans()), draw(st.integers(0, 99))
     return SimpleNamespace(x=x, w=w, stride=stride, padding=padding, bias=bias, seed=seed)
+
+
+@st.composite
+def squares(draw):
+    """Draw a convolution that is done in squares of 2 x 2 outputs, whole ones and others."""
+    padding = draw(st.integers(0, 2))
+    height, width = (max(draw(st.integers(1, 9)), 3 - 2 * padding) for _ in range(2))
+    c, f = (16 * draw(st.integers(1, 3)) for _ in range(2))
+    x, w = (draw(st.integers(1, 5)), height, width, c), (3, 3, c, f)
+    return SimpleNamespace(x=x, w=w, stride=1, padding=padding, bias=draw(st.booleans()), seed=draw(st.integers(0, 99)))
+
+
+@contextmanager
+def in_squares():
+    """Let kernels of 3 x 3 pixels be convolved in squares also where that saves nothing; yield what was called."""
+    winograd, calls = pytest.importorskip("nnlib.kernels.winograd"), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(winograd, "SAVED", -10_000)
+        for name in ("convolve", "weight_gradient"):
+            function = getattr(winograd, name)
+            patch.setattr(winograd, name, lambda *a, f=function, **o: (calls.append(f.__name__), f(*a, **o))[1])
+        yield calls
 
 
 @st.composite
@@ -220,6 +243,7 @@ def test_batch_norm_equals_its_formula(module, dtype, case):
         ((1, 2, 3, 2), (1, 2, 2, 2), 1, 2),
         ((1, 7, 6, 6), (3, 2, 6, 5), 3, 2),
         ((1, 2, 3, 130), (3, 3, 130, 127), 2, 1),
+        ((9, 9, 7, 8), (3, 3, 8, 16), 1, 1),
     ],
 )
 def test_convolution_has_its_numerical_gradients(module, x, w, stride, padding):
@@ -272,6 +296,19 @@ def test_batch_norm_has_its_numerical_gradients(module, shape, train):
 @examples
 @given(case=convolutions())
 def test_convolution_equals_pytorch(torch, module, dtype, case):
+    convolution_equals_pytorch(torch, module, dtype, case)
+
+
+@dtypes
+@examples
+@given(case=squares())
+def test_convolution_in_squares_equals_pytorch(torch, dtype, case):
+    with in_squares() as calls:
+        convolution_equals_pytorch(torch, kernels, dtype, case)
+    assert calls == ["convolve", "weight_gradient", "convolve"]
+
+
+def convolution_equals_pytorch(torch, module, dtype, case):
     x, w, b, dy = conv_operands(case, dtype)
     options = {"stride": case.stride, "padding": case.padding}
     images, bias = nchw(torch, x), None if b is None else nchw(torch, b)
@@ -324,6 +361,19 @@ def test_batch_norm_equals_pytorch_over_three_steps(torch, module, dtype, case):
 
 
 # --- what every implementation keeps
+
+
+@dtypes
+@examples
+@given(case=squares())
+def test_convolution_in_squares_equals_its_function(dtype, case):
+    x, w, b, dy = conv_operands(case, dtype)
+    options = {"stride": 1, "padding": case.padding}
+    with in_squares() as calls:
+        results = [kernels.conv2d_forward(x, w, b, **options), *kernels.conv2d_backward(dy, x, w, **options)]
+    assert calls == ["convolve", "convolve", "weight_gradient"]
+    expected = [functional.conv2d_forward(x, w, b, **options), *functional.conv2d_backward(dy, x, w, **options)]
+    same(results, expected, dtype)
 
 
 @dtypes

@@ -304,9 +304,9 @@ def test_narrower_vectors_give_the_same_products(features, tmp_path):
         llvm.get_host_cpu_features = lambda: kind({features})
         import numpy as np
         from nnlib import functional, kernels
-        from nnlib.kernels import tile
+        from nnlib.kernels import tile, winograd
         rng = np.random.default_rng(0)
-        for n, size, c, f, k in ((2, 7, 3, 5, 3), (1, 9, 16, 40, 1), (3, 5, 33, 17, 5)):
+        for n, size, c, f, k in ((2, 7, 3, 5, 3), (1, 9, 16, 40, 1), (3, 5, 33, 17, 5), (9, 11, 16, 24, 3)):
             x, w = rng.normal(size=(n, size, size, c)), rng.normal(size=(k, k, c, f))
             x, w = x.astype(np.float32), w.astype(np.float32)
             y = kernels.conv2d_forward(x, w, padding=k // 2)
@@ -314,9 +314,9 @@ def test_narrower_vectors_give_the_same_products(features, tmp_path):
             pairs += zip(*(m.conv2d_backward(y, x, w, padding=k // 2) for m in (kernels, functional)))
             for a, b in pairs:
                 assert np.abs(a - b).max() <= 2e-5 * np.abs(b).max()
-        print(tile.VECTOR_BYTES, tile.ROWS)
+        print(tile.VECTOR_BYTES, tile.ROWS, winograd.suits(w.shape, y, sums=2))
     """
-    assert python(code, NUMBA_CACHE_DIR=str(tmp_path))[0] == ("32 6\n" if features else "16 4\n")
+    assert python(code, NUMBA_CACHE_DIR=str(tmp_path))[0] == ("32 6 True\n" if features else "16 4 True\n")
 
 
 def test_an_unknown_choice_is_told_in_one_line():

@@ -8,6 +8,7 @@ from numba import prange
 from nnlib.functional import conv2d_backward as plain_backward
 from nnlib.functional import conv2d_forward as plain_forward
 from nnlib.functional.checks import Array, conv2d_operands, same_shape
+from nnlib.kernels import winograd
 from nnlib.kernels.arrays import no_matrix, no_vector, packed, rows, twin
 from nnlib.kernels.elementwise import column_sums
 from nnlib.kernels.product import product, transposed_product
@@ -17,7 +18,7 @@ from nnlib.kernels.runtime import kernel, threads, threads_for_product
 @twin(plain_forward)
 def conv2d_forward(x: Array, w: Array, b: Array | None = None, *, stride: int = 1, padding: int = 0) -> Array:
     conv2d_operands(x, w, b, stride, padding)
-    return convolve(frame(x, padding), w, stride=stride, shift=b)
+    return convolve(x, w, stride=stride, padding=padding, shift=b)
 
 
 @twin(plain_backward)
@@ -27,31 +28,31 @@ def conv2d_backward(
     height, width = conv2d_operands(x, w, None, stride, padding)
     same_shape("conv2d: dy", dy, (len(x), height, width, w.shape[3]))
     dx = input_gradient(dy, w, x.shape, stride=stride, padding=padding) if input_grad else None
-    return dx, weight_gradient(dy, frame(x, padding), w.shape, stride=stride), column_sums(dy)
-
-
-def frame(x: Array, padding: int) -> Array:
-    """Return the images with ``padding`` zeros on every side."""
-    return pad(x, padding, padding, x.shape[1] + 2 * padding, x.shape[2] + 2 * padding)
+    return dx, weight_gradient(dy, x, w.shape, stride=stride, padding=padding), column_sums(dy)
 
 
 def convolve(
-    framed: Array,
+    x: Array,
     w: Array,
     *,
     stride: int,
+    padding: int,
     scale: Array | None = None,
     shift: Array | None = None,
     residual: Array | None = None,
     rectify: bool = False,
 ) -> Array:
-    """Return conv(framed, w) * scale + shift + residual, rectified where asked.
+    """Return conv(x, w) * scale + shift + residual, rectified where asked.
 
     scale and shift hold a number for each channel; residual has the shape of the result.
     """
     kh, kw, channels, filters = w.shape
-    n, height, width, _ = framed.shape
-    y = np.empty((n, (height - kh) // stride + 1, (width - kw) // stride + 1, filters), dtype=framed.dtype)
+    height, width = x.shape[1] + 2 * padding, x.shape[2] + 2 * padding
+    y = np.empty((len(x), (height - kh) // stride + 1, (width - kw) // stride + 1, filters), dtype=x.dtype)
+    if stride == 1 and winograd.suits(w.shape, y):
+        winograd.convolve(x, w, padding, padding, y, scale=scale, shift=shift, residual=residual, rectify=rectify)
+        return y
+    framed = pad(x, padding, padding, height, width)
     product(
         framed.reshape(-1), places(*y.shape[:3], height, width, channels, stride),
         kh, width * channels, kw * channels,
@@ -65,10 +66,13 @@ def convolve(
     return y
 
 
-def weight_gradient(dy: Array, framed: Array, shape: tuple[int, ...], *, stride: int) -> Array:
-    """Return dw of the given shape: the sum over all pixels of (patch of the framed x) times (dy at that pixel)."""
+def weight_gradient(dy: Array, x: Array, shape: tuple[int, ...], *, stride: int, padding: int) -> Array:
+    """Return dw of the given shape: the sum over all pixels of (patch of x) times (dy at that pixel)."""
+    if stride == 1 and winograd.suits(shape, dy, sums=threads()):  # each thread has sums of its own
+        return winograd.weight_gradient(dy, x, padding)
     kh, kw, channels, filters = shape
-    height, width = framed.shape[1:3]
+    height, width = x.shape[1] + 2 * padding, x.shape[2] + 2 * padding
+    framed = pad(x, padding, padding, height, width)
     dw = np.empty(shape, dtype=dy.dtype)
     transposed_product(
         framed.reshape(-1), places(*dy.shape[:3], height, width, channels, stride),
@@ -88,6 +92,9 @@ def input_gradient(
     180 degrees, and the roles of its channels exchanged.
     """
     dx = np.empty(shape, dtype=dy.dtype)
+    if stride == 1 and winograd.suits(w.shape, dx):
+        winograd.convolve(dy, w, 2 - padding, 2 - padding, dx, turned=True, residual=residual)
+        return dx
     for phase_row in range(stride):
         for phase_column in range(stride):
             row = _Phase(phase_row, w.shape[0], shape[1], stride, padding)

@@ -64,7 +64,7 @@ class _Emitter:
     def __call__(self, context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         self.builder = builder
         x, x_start, places, place, segments, stride, length, panel, y, y_start, y_stride, add = arguments
-        x, places, panel, y = _data(context, builder, signature, arguments, (0, 2, 7, 8))
+        x, places, panel, y = data_of(context, builder, signature, arguments, (0, 2, 7, 8))
         x, y, places = builder.gep(x, [x_start]), builder.gep(y, [y_start]), builder.gep(places, [place])
         cells = [[self._cell(y, y_stride, r, v) for v in range(self.vectors)] for r in range(self.rows)]
         sums = [[cgutils.alloca_once(builder, self.vector) for _ in row] for row in cells]
@@ -111,7 +111,7 @@ class _Emitter:
         position = cgutils.alloca_once_value(builder, panel)
 
         def step(numbers: Any) -> None:
-            block = _Block(builder, [builder.load(position)])
+            block = Block(builder, [builder.load(position)])
             columns = [block.load(0, v * self.lanes) for v in range(self.vectors)]
             for number, sum_row in zip(numbers, sums, strict=True):
                 value = builder.load(number, align=self.align)
@@ -141,7 +141,7 @@ def copy_vectors(typing, source, source_start, target, target_start, count, ahea
     signature = types.void(source, types.intp, target, types.intp, types.intp, types.intp)
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        block = _Block(builder, _begins(context, builder, signature, arguments))
+        block = Block(builder, _begins(context, builder, signature, arguments))
         block.fetch(0, arguments[5])
         block.store(1, block.load(0, 0), 0)
         with builder.if_then(builder.icmp_signed(">", arguments[4], _INT(1))):
@@ -158,7 +158,7 @@ def transpose_vectors(typing, source, source_start, target, target_start, source
     signature = types.void(source, types.intp, target, types.intp, types.intp, types.intp)
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        block = _Block(builder, _begins(context, builder, signature, arguments))
+        block = Block(builder, _begins(context, builder, signature, arguments))
         lanes = block.lanes
         rows = [block.load(0, builder.mul(_INT(r), arguments[4])) for r in range(lanes)]
         # Swap the off-diagonal quarters, then those of each quarter, and so on down to single numbers.
@@ -192,10 +192,10 @@ def add_multiples(typing, x, x_start, source, source_start, stride, target, targ
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         x_start, source_start, stride, target_start, count, ahead = (arguments[i] for i in (1, 3, 4, 6, 7, 8))
-        numbers, source, target = _data(context, builder, signature, arguments, (0, 2, 5))
+        numbers, source, target = data_of(context, builder, signature, arguments, (0, 2, 5))
         numbers, target = builder.gep(numbers, [x_start]), builder.gep(target, [target_start])
         rows = [builder.gep(source, [builder.add(source_start, builder.mul(_INT(i), stride))]) for i in range(STRIP)]
-        block = _Block(builder, [target, *rows])
+        block = Block(builder, [target, *rows])
         factors = [builder.load(builder.gep(numbers, [_INT(i)]), align=block.align) for i in range(STRIP)]
         fetches = builder.icmp_signed("!=", ahead, _INT(0))
         with cgutils.for_range(builder, count) as loop:
@@ -223,8 +223,8 @@ def largest_of_window(typing, x, corner, line, pixel, first_a, last_a, first_b, 
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         corner, line, pixel, first_a, last_a, first_b, last_b, size = arguments[1:9]
-        numbers, largest, places = _data(context, builder, signature, arguments, (0, 9, 10))
-        block = _Block(builder, [builder.gep(numbers, [corner]), builder.gep(largest, [arguments[11]])])
+        numbers, largest, places = data_of(context, builder, signature, arguments, (0, 9, 10))
+        block = Block(builder, [builder.gep(numbers, [corner]), builder.gep(largest, [arguments[11]])])
         scalar, kind = largest.type.pointee, ir.VectorType(places.type.pointee, block.lanes)
 
         def place_of(a: Any, b: Any) -> Any:
@@ -258,7 +258,7 @@ def finish_vector(typing, y, place, column, scale, shift, residual, scales, shif
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         place, column = arguments[1:3]
-        block = _Block(builder, _data(context, builder, signature, arguments, (0, 3, 4, 5)))
+        block = Block(builder, data_of(context, builder, signature, arguments, (0, 3, 4, 5)))
         number = cgutils.alloca_once_value(builder, block.load(0, place))
         for asked, array, at, combine in (
             (6, 1, column, builder.fmul), (7, 2, column, builder.fadd), (8, 3, place, builder.fadd),
@@ -274,18 +274,18 @@ def finish_vector(typing, y, place, column, scale, shift, residual, scales, shif
     return signature, emit
 
 
-def _data(context: Any, builder: Any, signature: Any, arguments: Any, places: tuple[int, ...]) -> list[Any]:
+def data_of(context: Any, builder: Any, signature: Any, arguments: Any, places: tuple[int, ...]) -> list[Any]:
     """Return where the data of some of the arguments, arrays, begin."""
     return [context.make_array(signature.args[i])(context, builder, arguments[i]).data for i in places]
 
 
 def _begins(context: Any, builder: Any, signature: Any, arguments: Any) -> list[Any]:
     """Return where the two operands begin that the first four arguments tell: array, start, array, start."""
-    arrays = _data(context, builder, signature, arguments, (0, 2))
+    arrays = data_of(context, builder, signature, arguments, (0, 2))
     return [builder.gep(array, [start]) for array, start in zip(arrays, arguments[1:4:2], strict=True)]
 
 
-class _Block:
+class Block:
     """Loads and stores vectors at a place in one of some flat arrays."""
 
     def __init__(self, builder: Any, begins: list[Any]) -> None:
