@@ -152,6 +152,23 @@ def test_a_chain_gives_what_its_layers_give_one_after_the_other(train, monkeypat
     np.testing.assert_allclose(network.forward(x), inferred, rtol=1e-3, atol=2e-5)
 
 
+@pytest.mark.parametrize("size", [(6, 8), (5, 3)])
+@pytest.mark.parametrize("following", [(), ("shift",), ("scale", "shift"), ("scale", "shift", "residual")])
+def test_what_follows_a_convolution_is_the_same_in_squares(size, following, monkeypatch):
+    from nnlib.kernels import convolution, winograd
+
+    rng = np.random.default_rng(0)
+    x, w, residual = (rng.normal(size=shape) for shape in ((3, *size, 8), (3, 3, 8, 24), (3, *size, 24)))
+    operands = {"scale": rng.normal(size=24), "shift": rng.normal(size=24), "residual": residual}
+    options = {"stride": 1, "padding": 1, "rectify": bool(following)} | {name: operands[name] for name in following}
+    results = []
+    for saved in (np.inf, -np.inf):
+        monkeypatch.setattr(winograd, "SAVED", saved)
+        results.append(convolution.convolve(x, w, **options))
+    close(*results[::-1], np.float64)
+    assert (results[0] != results[1]).any(), "one way was taken twice"
+
+
 # ---- threads, repetition, what is kept -----------------------------------------------------------------------------
 
 

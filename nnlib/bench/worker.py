@@ -2,8 +2,8 @@
 
 It builds the work's network, says how many parameters that has, and then waits. Asked ``{"task": "train", "batch": 64,
 "seconds": 0.3, "least": 1}`` (or "infer") it answers with the seconds of each of the steps done in that time, asked for
-"memory" with its peak in MiB, for "count" with what the network takes at least, for "machine" with what
-`nnlib.bench.machine` finds.
+"memory" with its peak in MiB, for "count" with what the network takes, for "machine" with what `nnlib.bench.machine`
+finds.
 """
 
 import json

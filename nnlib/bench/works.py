@@ -1,4 +1,4 @@
-"""What is measured: networks with a batch size, and the arithmetic and memory traffic that they take at least."""
+"""What is measured: networks with a batch size, and the arithmetic and memory traffic that they take."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -72,7 +72,7 @@ def growing(side: int, batch: int) -> Work:
 
 
 class Count(NamedTuple):
-    """What one input takes at least."""
+    """What one input takes, products as they are defined: an algorithm may do with fewer multiplications."""
 
     parameters: int
     inference: int  # multiply-adds of the products (convolutions and linear layers)
@@ -94,7 +94,7 @@ class Count(NamedTuple):
 
 
 def count(network: Network) -> Count:
-    """Return what one input of a network takes at least, from the layers' own counts, as `Network.summary` shows them.
+    """Return what one input of a network takes, from the layers' own counts, as `Network.summary` shows them.
 
     A product's weight gradient and input gradient take as many multiply-adds as itself; the first product's input
     gradient is not computed and not counted. What a product hands on is counted where it is smallest before the next

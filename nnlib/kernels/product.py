@@ -232,6 +232,7 @@ def stream(x, places, segments, segment_stride, length, w, taps, y, first, last)
     weights, flat = w.reshape(-1), y.reshape(-1)
     vectors = (last - first) // lane
     whole = first + vectors * lane
+    rest = np.zeros(len(y) * lane, dtype=y.dtype)  # of the columns that fill no vector, and what stands behind them
     y[:, first:last] = 0
     for t in range(len(taps)):
         step = t * depth
@@ -239,16 +240,34 @@ def stream(x, places, segments, segment_stride, length, w, taps, y, first, last)
         strips = depth // STRIP * STRIP
         for d in range(0, strips, STRIP):
             row = (taps[t] * depth + d) * columns
+            inside = row + (STRIP - 1) * columns + whole + lane <= weights.size
             for m in range(len(y)):
                 ahead = STRIP * columns if m == 0 else 0
                 here = places[m] + start + d
                 tile.add_multiples(x, here, weights, row + first, columns, flat, m * columns + first, vectors, ahead)
-                for i in range(STRIP):
-                    add_multiple(weights, row + i * columns, x[here + i], y, m, whole, last)
+                if whole < last:
+                    add_rest(x, here, weights, row, rest, y, m, whole, last, inside)
         for d in range(strips, depth):
             row = (taps[t] * depth + d) * columns
             for m in range(len(y)):
                 add_multiple(weights, row, x[places[m] + start + d], y, m, first, last)
+    for m in range(len(y)):
+        for j in range(whole, last):
+            y[m, j] += rest[m * lane + j - whole]
+
+
+@inline
+def add_rest(x, here, weights, row, rest, y, m, whole, last, inside):
+    """Add a strip's multiples of columns whole..last, too few for a vector.
+
+    Where a vector stays ``inside`` the matrix it may reach into the next row: ``rest`` takes what is not meant too.
+    """
+    columns = y.shape[1]
+    if inside:
+        tile.add_multiples(x, here, weights, row + whole, columns, rest, m * lanes(y), 1, 0)
+    else:
+        for i in range(STRIP):
+            add_multiple(weights, row + i * columns, x[here + i], y, m, whole, last)
 
 
 @inline

@@ -26,10 +26,10 @@ from nnlib.kernels.runtime import inline, kernel, threads
 from nnlib.kernels.tile import FEW_ROWS, ROWS, VECTOR_BYTES, VECTORS
 
 PRODUCTS = 16  # for each square of 2 x 2 outputs
-GROUP = 128
 SAVED = 1000  # products with each weight that are worth the sums
-SQUARES = 48  # at least so many are worked on together
-BYTES = 1 << 19  # of their inputs' and outputs' sums, which the second cache holds
+BYTES = 1 << 19  # of the sums of squares that are worked on together, which the second cache holds
+SQUARES = 48  # at least so many together: all weights' sums are read for each lot,
+SLOPE_SQUARES = 128  # and for the weights' gradient written too
 
 Matrix = tuple[tuple[float, ...], ...]
 INPUTS: Matrix = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
@@ -128,7 +128,7 @@ def _combine(builder: Any, matrix: Matrix, vectors: list[Any]) -> list[Any]:
 
 sum_inputs, sum_kernels, sum_outputs = both_ways(INPUTS), both_ways(KERNELS), both_ways(OUTPUTS)
 sum_slopes, sum_gradients = both_ways(SLOPES), both_ways(GRADIENTS)
-ALL_4, ALL_3, ALL_2 = every(4), every(3), every(2)
+ALL_4, ALL_3 = every(4), every(3)
 
 
 @kernel
@@ -274,7 +274,7 @@ def gradient_sums(x, top, left, dy, parts, threads):
 def add_gradients(x, top, left, dy, sums, begin, end):
     """Do the part of squares begin..end of `gradient_sums`."""
     channels, filters, lane = x.shape[3], dy.shape[3], lanes(x)
-    group = max(GROUP, BYTES // (PRODUCTS * (channels + filters) * x.itemsize))
+    group = max(SLOPE_SQUARES, BYTES // (PRODUCTS * (channels + filters) * x.itemsize))
     group = max(1, min(group, end - begin))
     step, slope_step = group * channels + lane, group * filters + lane
     inputs, slopes = np.empty(PRODUCTS * step, dtype=x.dtype), np.empty(PRODUCTS * slope_step, dtype=x.dtype)
