@@ -77,7 +77,7 @@ class Chain:
     ) -> tuple[Array, ChainContext]:
         """Return ``(y, context)``; with ``relu`` the sum with the shortcut is rectified."""
         rectify = self.rectify or relu
-        x = x.astype((self.product or self.norm).params["weight"].dtype, copy=False)
+        x = self._typed(x)
         if self.norm is not None:
             z = x if self.product is None else _multiply(self.product, x, shift=self.product.params.get("bias"))
             gamma, beta = self.norm.params["weight"], self.norm.params["bias"]
@@ -108,7 +108,11 @@ class Chain:
         scale = self.norm.params["weight"] / np.sqrt(variance + variance.dtype.type(self.norm.eps))
         shift = self.norm.params["bias"] - (mean - self.product.params.get("bias", 0)) * scale
         options = {"scale": scale, "shift": shift, "residual": shortcut, "rectify": self.rectify or relu}
-        return _multiply(self.product, x.astype(scale.dtype, copy=False), **options)
+        return _multiply(self.product, self._typed(x), **options)
+
+    def _typed(self, x: Array) -> Array:
+        """Return x in the precision of the parameters."""
+        return x.astype((self.product or self.norm).params["weight"].dtype, copy=False)
 
     def backward(
         self, dy: Array, context: ChainContext, *, input_grad: bool = True, add: Array | None = None

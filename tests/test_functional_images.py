@@ -42,9 +42,9 @@ def convolutions(draw):
 @st.composite
 def squares(draw):
     """Draw a convolution that is done in squares of 2 x 2 outputs, whole ones and others."""
-    padding = draw(st.integers(0, 2))
+    padding = draw(st.integers(0, 4))
     height, width = (max(draw(st.integers(1, 9)), 3 - 2 * padding) for _ in range(2))
-    c, f = (16 * draw(st.integers(1, 3)) for _ in range(2))
+    c, f = (16 * draw(st.integers(1, 3)) for _ in range(2))  # vectors of both types, on any processor
     x, w = (draw(st.integers(1, 5)), height, width, c), (3, 3, c, f)
     return SimpleNamespace(x=x, w=w, stride=1, padding=padding, bias=draw(st.booleans()), seed=draw(st.integers(0, 99)))
 
@@ -243,7 +243,7 @@ def test_batch_norm_equals_its_formula(module, dtype, case):
         ((1, 2, 3, 2), (1, 2, 2, 2), 1, 2),
         ((1, 7, 6, 6), (3, 2, 6, 5), 3, 2),
         ((1, 2, 3, 130), (3, 3, 130, 127), 2, 1),
-        ((9, 9, 7, 8), (3, 3, 8, 16), 1, 1),
+        ((40, 9, 7, 8), (3, 3, 8, 16), 1, 1),  # in squares
     ],
 )
 def test_convolution_has_its_numerical_gradients(module, x, w, stride, padding):
@@ -306,6 +306,17 @@ def test_convolution_in_squares_equals_pytorch(torch, dtype, case):
     with in_squares() as calls:
         convolution_equals_pytorch(torch, kernels, dtype, case)
     assert calls == ["convolve", "weight_gradient", "convolve"]
+
+
+@dtypes
+def test_many_squares_are_added_up_in_lots(dtype):
+    case = SimpleNamespace(x=(60, 9, 9, 16), w=(3, 3, 16, 48), stride=1, padding=1, bias=True, seed=0)
+    x, w, b, dy = conv_operands(case, dtype)
+    with in_squares() as calls:
+        results = [kernels.conv2d_forward(x, w, b, padding=1), *kernels.conv2d_backward(dy, x, w, padding=1)]
+    assert calls == ["convolve", "convolve", "weight_gradient"]
+    expected = [functional.conv2d_forward(x, w, b, padding=1), *functional.conv2d_backward(dy, x, w, padding=1)]
+    same(results, expected, dtype)
 
 
 def convolution_equals_pytorch(torch, module, dtype, case):

@@ -52,8 +52,8 @@ def convolve(
     kh, kw, channels, filters = w.shape
     height, width = x.shape[1] + 2 * padding, x.shape[2] + 2 * padding
     y = np.empty((len(x), (height - kh) // stride + 1, (width - kw) // stride + 1, filters), dtype=x.dtype)
-    if stride == 1 and winograd.suits(w.shape, y):
-        winograd.convolve(x, w, padding, padding, y, scale=scale, shift=shift, residual=residual, rectify=rectify)
+    if stride == 1 and winograd.suits(w.shape, x, y):
+        winograd.convolve(x, w, padding, y, scale=scale, shift=shift, residual=residual, rectify=rectify)
         return y
     framed = pad(x, padding, padding, height, width)
     product(
@@ -71,11 +71,11 @@ def convolve(
 
 def weight_gradient(dy: Array, x: Array, shape: tuple[int, ...], *, stride: int, padding: int) -> Array:
     """Return dw of the given shape: the sum over all pixels of (patch of x) times (dy at that pixel)."""
-    if stride == 1 and winograd.suits(shape, dy, sums=threads()):  # each thread has sums of its own
+    if stride == 1 and winograd.suits(shape, x, dy, copies=threads()):
         return winograd.weight_gradient(dy, x, padding)
     kh, kw, channels, filters = shape
     height, width = x.shape[1] + 2 * padding, x.shape[2] + 2 * padding
-    framed = pad(x, padding, padding, height, width)
+    framed = pad(x, padding, padding, height, width)  # again: kept from the forward pass it would take more memory
     dw = np.empty(shape, dtype=dy.dtype)
     transposed_product(
         framed.reshape(-1), places(*dy.shape[:3], height, width, channels, stride),
@@ -95,8 +95,8 @@ def input_gradient(
     180 degrees, and the roles of its channels exchanged.
     """
     dx = np.empty(shape, dtype=dy.dtype)
-    if stride == 1 and winograd.suits(w.shape, dx):
-        winograd.convolve(dy, w, 2 - padding, 2 - padding, dx, turned=True, residual=residual)
+    if stride == 1 and winograd.suits(w.shape, dy, dx):
+        winograd.convolve(dy, w, 2 - padding, dx, turned=True, residual=residual)
         return dx
     for phase_row in range(stride):
         for phase_column in range(stride):

@@ -1,13 +1,20 @@
-"""Convolution with kernels of 3 x 3 pixels and stride 1, in fewer multiplications: 4 instead of 9 for an output.
+"""Convolution with kernels of 3 x 3 pixels and stride 1 after Winograd: 16 multiplications where the definition has 36.
 
-Two neighbouring outputs of a kernel (g0, g1, g2) over d0, d1, d2, d3 need six products, or these four:
+Along one axis, two neighbouring outputs of a kernel g over inputs d take six products by definition, or these four:
 
-    (d0 - d2) g0    (d1 + d2) (g0 + g1 + g2) / 2    (d2 - d1) (g0 - g1 + g2) / 2    (d1 - d3) g2
+    m0 = (d0 - d2) g0    m1 = (d1 + d2) (g0 + g1 + g2) / 2    m2 = (d2 - d1) (g0 - g1 + g2) / 2    m3 = (d1 - d3) g2
+    y0 = m0 + m1 + m2    y1 = m1 - m2 - m3
 
-The first output is the sum of the first three, the second the second less the third and the fourth. Along rows and
-columns that makes 16 products for a square of 2 x 2 outputs, which has 4 x 4 inputs, where the definition has 36. The
-sums of inputs serve all filters, those of kernels all images, and over the channels the 16 products are 16 matrices,
-for each of which `product` has the tiles. Source: Lavin and Gray 2016, arXiv:1509.09308, section 4.1.
+In matrices y = A^T [(G g) * (B^T d)], where * goes element by element. Along rows and columns
+Y = A^T [(G g G^T) * (B^T d B)] A: a square of 2 x 2 outputs from one of 4 x 4 inputs, "F(2 x 2, 3 x 3)". Four steps:
+transform the kernels, once for all images; transform the squares of inputs, once for all filters; at each of the 16
+places add up the products over the channels, which is a product of matrices (squares, C) (C, F), in the tiles of
+`product`; transform the sums back.
+
+The input's gradient is the same with the kernel turned by 180 degrees. The weights' gradient takes dL/dy for a kernel
+of 2 x 2 pixels over the same squares of inputs, "F(3 x 3, 2 x 2)", and adds up over all squares before it transforms
+back. Rounding errors are up to twice the definition's, and an infinite input gives NaN where that gives infinity.
+Source: Lavin and Gray 2016, arXiv:1509.09308, sections 4.1 and 4.2.
 """
 
 from typing import Any
@@ -25,29 +32,29 @@ from nnlib.kernels.product import column_tile, lanes, panel_width, part, row_til
 from nnlib.kernels.runtime import inline, kernel, threads
 from nnlib.kernels.tile import FEW_ROWS, ROWS, VECTOR_BYTES, VECTORS
 
-PRODUCTS = 16  # for each square of 2 x 2 outputs
-SAVED = 1000  # products with each weight that are worth the sums
-BYTES = 1 << 19  # of the sums of squares that are worked on together, which the second cache holds
-SQUARES = 48  # at least so many together: all weights' sums are read for each lot,
+PLACES = 16  # in a transformed square
+SAVED = 1000  # multiplications for each pair of channel and filter that are worth a transform of all weights
+BYTES = 1 << 19  # of the transformed squares that are worked on together, which the second cache holds
+SQUARES = 48  # at least so many together: all transformed weights are read for each lot,
 SLOPE_SQUARES = 128  # and for the weights' gradient written too
 
 Matrix = tuple[tuple[float, ...], ...]
-INPUTS: Matrix = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
-KERNELS: Matrix = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
-OUTPUTS: Matrix = ((1, 1, 1, 0), (0, 1, -1, -1))
-# The gradient of three weights: two of dL/dy over four inputs, whose sums are those of above.
+INPUTS: Matrix = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))  # B^T
+KERNELS: Matrix = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))  # G
+OUTPUTS: Matrix = ((1, 1, 1, 0), (0, 1, -1, -1))  # A^T
+# G and A^T of the weights' gradient, whose B^T is the same.
 SLOPES: Matrix = ((1, 0), (0.5, 0.5), (0.5, -0.5), (0, 1))
 GRADIENTS: Matrix = ((1, 1, 1, 0), (0, 1, -1, 0), (0, 1, 1, -1))
-# The kernel turned by 180 degrees changes places with what it was in the first and last sum.
+# Turning a kernel exchanges the first and the last row and column of its transform, and leaves the middle ones.
 TURNED = tuple(4 * a + b for a in (3, 1, 2, 0) for b in (3, 1, 2, 0))
 
 
 def both_ways(matrix: Matrix) -> Any:
-    """Return the function that multiplies square blocks of vectors by a small matrix from the left and the right.
+    """Return the function that computes M X M^T for a small matrix M, where X is a square block of vectors.
 
-    Vector (a, b) of the block lies at start + a * line + b * pixel in the source (flat), that of the result at
-    to + a * to_line + b * to_pixel in the target; so do ``count`` neighbours of each. Bit a * size + b of ``read`` and
-    ``written`` tells which are there: others are read as zeros, and not written.
+    Vector (a, b) of X lies at start + a * line + b * pixel in the source (flat), that of the result at
+    to + a * to_line + b * to_pixel in the target; so do ``count`` neighbours of each. The bits of ``read`` are for X's
+    vectors, row by row: one that is not there is read as zeros. Those of ``written`` are for the result's.
     """
     size, result = len(matrix[0]), len(matrix)
 
@@ -60,7 +67,7 @@ def both_ways(matrix: Matrix) -> Any:
         start, line, pixel, read = arguments[1:5]
         to, to_line, to_pixel, written = arguments[6:10]
         block = tile.Block(builder, tile.data_of(context, builder, signature, arguments, (0, 5)))
-        integer = ir.IntType(64)
+        integer = ir.IntType(64)  # a type to make constants of
 
         def place(begin: Any, line: Any, pixel: Any, a: int, b: int) -> Any:
             offset = builder.add(builder.mul(line, integer(a)), builder.mul(pixel, integer(b)))
@@ -81,8 +88,8 @@ def both_ways(matrix: Matrix) -> Any:
                 if masked:
                     vectors = [builder.select(there(read, i), v, zeros) for i, v in enumerate(vectors)]
                 columns = [_combine(builder, matrix, vectors[b::size]) for b in range(size)]
-                rows = [_combine(builder, matrix, [column[i] for column in columns]) for i in range(result)]
-                for i, value in enumerate(value for row in rows for value in row):
+                products = [_combine(builder, matrix, [column[i] for column in columns]) for i in range(result)]
+                for i, value in enumerate(value for row in products for value in row):
                     if masked:
                         with builder.if_then(there(written, i)):
                             block.store(1, value, builder.add(tos[i], shift))
@@ -90,8 +97,8 @@ def both_ways(matrix: Matrix) -> Any:
                         block.store(1, value, builder.add(tos[i], shift))
 
         everything = builder.and_(
-            builder.icmp_signed("==", read, integer(every(size))),
-            builder.icmp_signed("==", written, integer(every(result))),
+            builder.icmp_signed("==", read, integer(every.py_func(size))),
+            builder.icmp_signed("==", written, integer(every.py_func(result))),
         )
         with builder.if_else(everything) as (whole, some):
             with whole:
@@ -103,7 +110,8 @@ def both_ways(matrix: Matrix) -> Any:
     return transform
 
 
-def every(size: int) -> int:
+@inline
+def every(size):
     """Return the bits of a square block that is wholly there."""
     return (1 << size * size) - 1
 
@@ -126,86 +134,87 @@ def _combine(builder: Any, matrix: Matrix, vectors: list[Any]) -> list[Any]:
     return results
 
 
-sum_inputs, sum_kernels, sum_outputs = both_ways(INPUTS), both_ways(KERNELS), both_ways(OUTPUTS)
-sum_slopes, sum_gradients = both_ways(SLOPES), both_ways(GRADIENTS)
-ALL_4, ALL_3 = every(4), every(3)
+transform_square, transform_kernel, restore_square = both_ways(INPUTS), both_ways(KERNELS), both_ways(OUTPUTS)
+transform_slopes, restore_kernel = both_ways(SLOPES), both_ways(GRADIENTS)
+ALL_4, ALL_3 = every.py_func(4), every.py_func(3)
 
 
 @kernel
 def transform_kernels(w, turned, panels, threads):
-    """Write the sums of kernels w (3, 3, C, F) into panels (16, C * F), or of those turned into (16, F * C).
+    """Write the transforms of kernels w (3, 3, C, F), or of ``turned`` ones, which go from F to C, into panels.
 
-    Each of the 16 matrices is cut into panels, as `row_tiles` wants them.
+    panels (16, more than C * F): each place's matrix, cut into panels as `row_tiles` wants them.
     """
     channels, filters, lane = w.shape[2], w.shape[3], lanes(w)
     flat, target = w.reshape(-1), panels.reshape(-1)
     size, step, width = channels * filters, panels.shape[1], VECTORS * lane
     for thread in prange(threads):
         first, last = part(channels, lane, thread, threads)
-        block = np.empty(PRODUCTS * lane * lane, dtype=w.dtype)
         if not turned:
             for c in range(first, last):
                 for f in range(0, filters, width):
                     here = panel_width(filters - f, lane)
-                    sum_kernels(
+                    transform_kernel(
                         flat, c * filters + f, 3 * size, size, ALL_3,
                         target, f * channels + c * here, 4 * step, step, ALL_4, here // lane,
                     )  # fmt: skip
         else:
+            block = np.empty(PLACES * lane * lane, dtype=w.dtype)
             for c in range(first, last, lane):
                 begin = c // width * width
                 here = panel_width(channels - begin, lane)
                 for f in range(0, filters, lane):
                     for j in range(lane):
-                        sum_kernels(
+                        transform_kernel(
                             flat, (c + j) * filters + f, 3 * size, size, ALL_3,
                             block, j * lane, 4 * lane * lane, lane * lane, ALL_4, 1,
                         )  # fmt: skip
-                    for i in range(PRODUCTS):
+                    for i in range(PLACES):
                         to = TURNED[i] * step + begin * filters + f * here + c - begin
                         tile.transpose_vectors(block, i * lane * lane, target, to, lane, here)
 
 
 @kernel
-def convolve_squares(x, top, left, panels, y, scale, shift, residual, rectify, threads):
+def convolve_squares(x, padding, panels, y, scale, shift, residual, rectify, threads):
     """Write into y (N, H', W', F) the convolution of x (N, H, W, C), and what follows it (see `product.finish`).
 
-    The first output's patch begins at row -top and column -left of x; outside of x there are zeros.
+    ``padding`` zeros lie on each side of x; where it is negative, that many pixels are left out.
     """
     n, squares_down, squares_across = len(y), (y.shape[1] + 1) // 2, (y.shape[2] + 1) // 2
     count = n * squares_down * squares_across
     for thread in prange(threads):
         begin, end = part(count, 1, thread, threads)
-        convolve_some(x, top, left, panels, y, begin, end, (scale, shift, residual, rectify))
+        convolve_some(x, padding, panels, y, begin, end, (scale, shift, residual, rectify))
 
 
 @inline
-def convolve_some(x, top, left, panels, y, begin, end, following):
+def convolve_some(x, padding, panels, y, begin, end, following):
     """Do `convolve_squares` for squares begin..end."""
     channels, filters, lane = x.shape[3], y.shape[3], lanes(x)
-    group = max(SQUARES, BYTES // (PRODUCTS * (channels + filters) * x.itemsize) // ROWS * ROWS)
+    group = max(SQUARES, BYTES // (PLACES * (channels + filters) * x.itemsize) // ROWS * ROWS)
     group = max(1, min(group, end - begin))
-    # A vector more than the squares need, so that the 16 places that are written together share no line of the cache.
+    # A vector more than the squares need: the 16 places, which are written together, would else meet in one set of the
+    # first cache. So it is with the slopes and the panels.
     step, out_step = group * channels + lane, group * filters + lane
-    inputs, outputs = np.empty(PRODUCTS * step, dtype=x.dtype), np.empty(PRODUCTS * out_step, dtype=x.dtype)
+    inputs, outputs = np.empty(PLACES * step, dtype=x.dtype), np.empty(PLACES * out_step, dtype=x.dtype)
     starts = np.arange(group) * channels
     flat_x, flat_y = x.reshape(-1), y.reshape(-1)
     line, out_line = x.shape[2] * channels, y.shape[2] * filters
     for first in range(begin, end, group):
         some = min(group, end - first)
         for s in range(some):
-            start, read = place_square(first + s, y, x, top, left, 4)
-            sum_inputs(
+            start, read = place_square(first + s, y, x, padding, 4)
+            transform_square(
                 flat_x, start, line, channels, read, inputs, s * channels, 4 * step, step, ALL_4, channels // lane
             )
-        for i in range(PRODUCTS):
+        for i in range(PLACES):
             multiply_panels(
                 inputs[i * step : (i + 1) * step], starts, some, panels[i], channels,
                 outputs[i * out_step : (i + 1) * out_step], filters,
             )  # fmt: skip
         for s in range(some):
-            to, written = place_square(first + s, y, y, 0, 0, 2)
-            sum_outputs(
+            to, written = place_square(first + s, y, y, 0, 2)
+            restore_square(
                 outputs, s * filters, 4 * out_step, out_step, ALL_4,
                 flat_y, to, out_line, filters, written, filters // lane,
             )  # fmt: skip
@@ -213,16 +222,16 @@ def convolve_some(x, top, left, panels, y, begin, end, following):
 
 
 @inline
-def place_square(square, y, images, top, left, size):
+def place_square(square, y, images, padding, size):
     """Return where a square of y begins in flat images (N, H, W, C), and the bits of its pixels, ``size`` a side."""
     across = (y.shape[2] + 1) // 2
     down = (y.shape[1] + 1) // 2
     line = square // across
-    image, row, column = line // down, 2 * (line % down) - top, 2 * (square % across) - left
+    image, row, column = line // down, 2 * (line % down) - padding, 2 * (square % across) - padding
     height, width, channels = images.shape[1:]
     start = ((image * height + row) * width + column) * channels
     if 0 <= row <= height - size and 0 <= column <= width - size:
-        return start, (1 << size * size) - 1
+        return start, every(size)
     bits = 0
     for a in range(size):
         for b in range(size):
@@ -256,12 +265,12 @@ def finish_square(y, start, line, channels, written, following):
 
 
 @kernel
-def gradient_sums(x, top, left, dy, parts, threads):
-    """Write into parts (threads, 16, C, F) each thread's sums over squares of dy, and add them up in the first."""
+def transformed_gradient(x, padding, dy, parts, threads):
+    """Write into parts[0] of parts (threads, 16, C, F) the sum over all squares of dy, from that of each thread."""
     count = len(dy) * ((dy.shape[1] + 1) // 2) * ((dy.shape[2] + 1) // 2)
     for thread in prange(threads):
         begin, end = part(count, 1, thread, threads)
-        add_gradients(x, top, left, dy, parts[thread], begin, end)
+        add_squares(x, padding, dy, parts[thread], begin, end)
     flat = parts.reshape(threads, -1)
     for thread in prange(threads):
         begin, end = part(flat.shape[1], 1, thread, threads)
@@ -271,13 +280,13 @@ def gradient_sums(x, top, left, dy, parts, threads):
 
 
 @inline
-def add_gradients(x, top, left, dy, sums, begin, end):
-    """Do the part of squares begin..end of `gradient_sums`."""
+def add_squares(x, padding, dy, sums, begin, end):
+    """Do the part of squares begin..end of `transformed_gradient`."""
     channels, filters, lane = x.shape[3], dy.shape[3], lanes(x)
-    group = max(SLOPE_SQUARES, BYTES // (PRODUCTS * (channels + filters) * x.itemsize))
+    group = max(SLOPE_SQUARES, BYTES // (PLACES * (channels + filters) * x.itemsize))
     group = max(1, min(group, end - begin))
     step, slope_step = group * channels + lane, group * filters + lane
-    inputs, slopes = np.empty(PRODUCTS * step, dtype=x.dtype), np.empty(PRODUCTS * slope_step, dtype=x.dtype)
+    inputs, slopes = np.empty(PLACES * step, dtype=x.dtype), np.empty(PLACES * slope_step, dtype=x.dtype)
     starts = np.arange(group) * channels
     flat_x, flat_dy, width = x.reshape(-1), dy.reshape(-1), VECTORS * lane
     if begin == end:
@@ -285,63 +294,63 @@ def add_gradients(x, top, left, dy, sums, begin, end):
     for first in range(begin, end, group):
         some = min(group, end - first)
         for s in range(some):
-            start, read = place_square(first + s, dy, x, top, left, 4)
-            sum_inputs(
+            start, read = place_square(first + s, dy, x, padding, 4)
+            transform_square(
                 flat_x, start, x.shape[2] * channels, channels, read,
                 inputs, s * channels, 4 * step, step, ALL_4, channels // lane,
             )  # fmt: skip
-            start, read = place_square(first + s, dy, dy, 0, 0, 2)
+            start, read = place_square(first + s, dy, dy, 0, 2)
             for f in range(0, filters, width):
                 here = panel_width(filters - f, lane)
-                sum_slopes(
+                transform_slopes(
                     flat_dy, start + f, dy.shape[2] * filters, filters, read,
                     slopes, f * group + s * here, 4 * slope_step, slope_step, ALL_4, here // lane,
                 )  # fmt: skip
-        for i in range(PRODUCTS):
+        for i in range(PLACES):
             flat = sums[i].reshape(-1)
             for f in range(0, filters, width):
                 here = panel_width(filters - f, lane)
                 panel = slopes[i * slope_step + f * group : i * slope_step + f * group + some * here]
                 k = 0
                 while k < channels:
-                    rows = ROWS if channels - k >= ROWS else FEW_ROWS if channels - k >= FEW_ROWS else 1
+                    count = ROWS if channels - k >= ROWS else FEW_ROWS if channels - k >= FEW_ROWS else 1
                     column_tile(
-                        inputs, i * step + k, starts, 0, some, panel, here > lane, rows,
+                        inputs, i * step + k, starts, 0, some, panel, here > lane, count,
                         flat, k * filters + f, filters, first > begin,
                     )  # fmt: skip
-                    k += rows
+                    k += count
 
 
 @kernel
-def gradients_of_kernels(sums, dw, threads):
-    """Write dw (3, 3, C, F), given the sums (16, C, F) of `gradient_sums`."""
+def restore_kernels(transformed, dw, threads):
+    """Write dw (3, 3, C, F), given its transform (16, C, F)."""
     channels, filters = dw.shape[2:]
     size = channels * filters
     for thread in prange(threads):
         first, last = part(channels, 1, thread, threads)
         for c in range(first, last):
-            sum_gradients(
-                sums.reshape(-1), c * filters, 4 * size, size, ALL_4,
+            restore_kernel(
+                transformed.reshape(-1), c * filters, 4 * size, size, ALL_4,
                 dw.reshape(-1), c * filters, 3 * size, size, ALL_3, filters // lanes(dw),
             )  # fmt: skip
 
 
-def suits(shape: tuple[int, ...], y: Array, sums: int = 1) -> bool:
-    """Return whether kernels of this shape (KH, KW, C, F) are convolved here, with stride 1, to outputs like y.
+def suits(shape: tuple[int, ...], x: Array, y: Array, copies: int = 1) -> bool:
+    """Return whether kernels of this shape (KH, KW, C, F) take images x to outputs like y here, with stride 1.
 
-    Channels must fill vectors, and the products that are saved be worth so many times the ``sums`` for each weight.
+    Channels must fill vectors, and enough multiplications be saved for so many ``copies`` of the transformed weights.
     """
     lane = VECTOR_BYTES // y.itemsize
     squares = ((y.shape[1] + 1) // 2) * ((y.shape[2] + 1) // 2)
-    saved = len(y) * (9 * y.shape[1] * y.shape[2] - PRODUCTS * squares)
-    return shape[:2] == (3, 3) and shape[2] % lane == shape[3] % lane == 0 and saved > sums * SAVED
+    saved = len(y) * (9 * y.shape[1] * y.shape[2] - PLACES * squares)
+    fitting = shape[:2] == (3, 3) and shape[2] % lane == shape[3] % lane == 0 and x.size > 0
+    return fitting and saved > copies * SAVED
 
 
 def convolve(
     x: Array,
     w: Array,
-    top: int,
-    left: int,
+    padding: int,
     y: Array,
     *,
     turned: bool = False,
@@ -352,13 +361,12 @@ def convolve(
 ) -> None:
     """Write into y the convolution of x with w (3, 3, C, F), and what follows it (see `product.finish`).
 
-    The first output's patch begins at row -top and column -left of x. With ``turned`` w is (3, 3, F, C), and turned by
-    180 degrees.
+    With ``turned`` w is (3, 3, F, C), and turned by 180 degrees. ``padding`` may be negative.
     """
-    panels = np.empty((PRODUCTS, w.shape[2] * w.shape[3] + VECTOR_BYTES // w.itemsize), dtype=w.dtype)
+    panels = np.empty((PLACES, w.shape[2] * w.shape[3] + VECTOR_BYTES // w.itemsize), dtype=w.dtype)
     transform_kernels(packed(w), turned, panels, threads())
     convolve_squares(
-        packed(x), top, left, panels, y,
+        packed(x), padding, panels, y,
         no_vector(y.dtype) if scale is None else packed(scale),
         no_vector(y.dtype) if shift is None else packed(shift),
         no_matrix(y.dtype) if residual is None else rows(residual),
@@ -369,8 +377,8 @@ def convolve(
 def weight_gradient(dy: Array, x: Array, padding: int) -> Array:
     """Return dw (3, 3, C, F): the sum over all pixels of (patch of x) times (dy at that pixel)."""
     channels, filters = x.shape[3], dy.shape[3]
-    parts = np.empty((threads(), PRODUCTS, channels, filters), dtype=x.dtype)
-    gradient_sums(packed(x), padding, padding, packed(dy), parts, threads())
+    parts = np.empty((threads(), PLACES, channels, filters), dtype=x.dtype)
+    transformed_gradient(packed(x), padding, packed(dy), parts, threads())
     dw = np.empty((3, 3, channels, filters), dtype=x.dtype)
-    gradients_of_kernels(parts[0], dw, threads())
+    restore_kernels(parts[0], dw, threads())
     return dw
