@@ -33,7 +33,7 @@ class Settings:
     """How long is measured."""
 
     rounds: int = 15
-    seconds: float = 0.1  # of a side in a round; one step at least. Short: what slows the machine then slows all sides
+    seconds: float = 0.3  # of a side in a round; one step at least. The first finds cold caches, others outweigh it
     matrix: int = 4096  # rows and columns of the product that tells the machine's peak
     copied: int = 256 * 2**20  # bytes of the copy that tells its bandwidth
 

@@ -1,7 +1,7 @@
 """A worker: ``python -m nnlib.bench.worker SIDE THREADS WORK``, asked and answering in lines of JSON.
 
 It builds the work's network, says how many parameters that has, and then waits. Asked ``{"task": "train", "batch": 64,
-"seconds": 0.1, "least": 1}`` (or "infer") it answers with the seconds of each of the steps done in that time, asked for
+"seconds": 0.3, "least": 1}`` (or "infer") it answers with the seconds of each of the steps done in that time, asked for
 "memory" with its peak in MiB, for "count" with what the network takes, for "machine" with what `nnlib.bench.machine`
 finds.
 """

@@ -198,15 +198,10 @@ def convolve_some(x, padding, panels, y, begin, end, following):
     step, out_step = group * channels + lane, group * filters + lane
     inputs, outputs = np.empty(PLACES * step, dtype=x.dtype), np.empty(PLACES * out_step, dtype=x.dtype)
     starts = np.arange(group) * channels
-    flat_x, flat_y = x.reshape(-1), y.reshape(-1)
-    line, out_line = x.shape[2] * channels, y.shape[2] * filters
+    flat_y, out_line = y.reshape(-1), y.shape[2] * filters
     for first in range(begin, end, group):
         some = min(group, end - first)
-        for s in range(some):
-            start, read = place_square(first + s, y, x, padding, 4)
-            transform_square(
-                flat_x, start, line, channels, read, inputs, s * channels, 4 * step, step, ALL_4, channels // lane
-            )
+        transform_squares(x, padding, y, first, some, inputs, step)
         for i in range(PLACES):
             multiply_panels(
                 inputs[i * step : (i + 1) * step], starts, some, panels[i], channels,
@@ -219,6 +214,18 @@ def convolve_some(x, padding, panels, y, begin, end, following):
                 flat_y, to, out_line, filters, written, filters // lane,
             )  # fmt: skip
             finish_square(flat_y, to, out_line, filters, written, following)
+
+
+@inline
+def transform_squares(x, padding, y, first, count, inputs, step):
+    """Write the transforms of the squares of x under squares first.. of y; the 16 places are ``step`` apart."""
+    channels, flat = x.shape[3], x.reshape(-1)
+    for s in range(count):
+        start, read = place_square(first + s, y, x, padding, 4)
+        transform_square(
+            flat, start, x.shape[2] * channels, channels, read,
+            inputs, s * channels, 4 * step, step, ALL_4, channels // lanes(x),
+        )  # fmt: skip
 
 
 @inline
@@ -288,17 +295,13 @@ def add_squares(x, padding, dy, sums, begin, end):
     step, slope_step = group * channels + lane, group * filters + lane
     inputs, slopes = np.empty(PLACES * step, dtype=x.dtype), np.empty(PLACES * slope_step, dtype=x.dtype)
     starts = np.arange(group) * channels
-    flat_x, flat_dy, width = x.reshape(-1), dy.reshape(-1), VECTORS * lane
+    flat_dy, width = dy.reshape(-1), VECTORS * lane
     if begin == end:
         sums[:] = 0
     for first in range(begin, end, group):
         some = min(group, end - first)
+        transform_squares(x, padding, dy, first, some, inputs, step)
         for s in range(some):
-            start, read = place_square(first + s, dy, x, padding, 4)
-            transform_square(
-                flat_x, start, x.shape[2] * channels, channels, read,
-                inputs, s * channels, 4 * step, step, ALL_4, channels // lane,
-            )  # fmt: skip
             start, read = place_square(first + s, dy, dy, 0, 2)
             for f in range(0, filters, width):
                 here = panel_width(filters - f, lane)
