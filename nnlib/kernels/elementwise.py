@@ -12,8 +12,9 @@ from nnlib.functional import relu_forward as plain_relu_forward
 from nnlib.functional import sum_of_squares as plain_sum_of_squares
 from nnlib.functional.checks import Array, probability_to_drop, same_shape
 from nnlib.kernels.arrays import packed, rows, twin
-from nnlib.kernels.product import part
+from nnlib.kernels.product import lanes, part
 from nnlib.kernels.runtime import kernel, threads_for
+from nnlib.kernels.tile import VECTORS
 
 UNIT = 4096  # elements that one thread takes at the least
 SUMMED = 64  # rows that are added up before the sum goes on in double precision
@@ -65,8 +66,8 @@ def momentum_step(
     parameter: Array, gradient: Array, velocity: Array, *, rate: float, momentum: float, nesterov: bool = False
 ) -> None:
     kind = parameter.dtype.type
-    flat = [array.reshape(-1) for array in (parameter, packed(gradient), velocity)]
-    move(*flat, kind(rate), kind(momentum), nesterov, threads_for(parameter.size))
+    matrices = [rows(array) for array in (parameter, gradient, velocity)]
+    move(*matrices, kind(rate), kind(momentum), nesterov, threads_for(parameter.size))
 
 
 @twin(plain_add_decay)
@@ -148,17 +149,22 @@ def add_rows(y, sums, threads):
 
 @kernel
 def move(parameter, gradient, velocity, rate, momentum, nesterov, threads):
-    """Do `momentum_step` for flat arrays."""
+    """Do `momentum_step` for matrices, each thread in the columns whose gradient it has computed.
+
+    Processors may have caches apart, where it takes three times as long to write what another one has written or read.
+    """
     for thread in prange(threads):
-        begin, end = part(parameter.size, UNIT, thread, threads)
-        if nesterov:
-            for i in range(begin, end):
-                velocity[i] = momentum * velocity[i] + gradient[i]
-                parameter[i] -= rate * (gradient[i] + momentum * velocity[i])
-        else:
-            for i in range(begin, end):
-                velocity[i] = momentum * velocity[i] + gradient[i]
-                parameter[i] -= rate * velocity[i]
+        first, last = part(parameter.shape[1], VECTORS * lanes(parameter), thread, threads)
+        for i in range(len(parameter)):
+            w, g, v = parameter[i, first:last], gradient[i, first:last], velocity[i, first:last]
+            if nesterov:
+                for j in range(last - first):
+                    v[j] = momentum * v[j] + g[j]
+                    w[j] -= rate * (g[j] + momentum * v[j])
+            else:
+                for j in range(last - first):
+                    v[j] = momentum * v[j] + g[j]
+                    w[j] -= rate * v[j]
 
 
 @kernel
