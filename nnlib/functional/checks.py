@@ -1,5 +1,6 @@
 """What the functions of this package demand of their operands, each violation one clear line."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,7 @@ def norm_operands(
     named = {"gamma": gamma, "beta": beta, "running_mean": running_mean, "running_var": running_var}
     for name, array in named.items():
         same_shape(f"batch_norm: {name}", array, x.shape[-1:])
-    values = int(np.prod(x.shape[:-1]))
+    values = math.prod(x.shape[:-1])
     if train and values < 2:
         raise ValueError(f"batch_norm: training needs two values a channel at least, x of shape {x.shape} has {values}")
 

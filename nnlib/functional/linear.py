@@ -1,6 +1,6 @@
 """The affine layer: y = x w + b."""
 
-import numpy as np
+import math
 
 from nnlib.functional.checks import Array, same_shape
 
@@ -37,7 +37,7 @@ def check_operands(x: Array, w: Array, b: Array | None = None) -> None:
         raise ValueError(f"linear: w has shape {w.shape}, expected (inputs, outputs)")
     if x.ndim < 2:
         raise ValueError(f"linear: x has shape {x.shape}, expected (N, ...): one row per sample")
-    features = int(np.prod(x.shape[1:]))
+    features = math.prod(x.shape[1:])
     if features != w.shape[0]:
         raise ValueError(f"linear: x has {features} features, w expects {w.shape[0]}")
     if b is not None and b.shape != w.shape[1:]:
