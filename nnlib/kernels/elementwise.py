@@ -17,6 +17,7 @@ from nnlib.kernels.runtime import kernel, threads_for
 from nnlib.kernels.tile import VECTORS
 
 UNIT = 4096  # elements that one thread takes at the least
+WIDE = 256  # columns of a matrix whose update threads share out by columns; more rows of fewer take longer
 SUMMED = 64  # rows that are added up before the sum goes on in double precision
 
 
@@ -66,7 +67,9 @@ def momentum_step(
     parameter: Array, gradient: Array, velocity: Array, *, rate: float, momentum: float, nesterov: bool = False
 ) -> None:
     kind = parameter.dtype.type
-    matrices = [rows(array) for array in (parameter, gradient, velocity)]
+    wide = parameter.ndim > 1 and parameter.shape[-1] >= WIDE
+    columns = parameter.shape[-1] if wide else max(1, parameter.size)  # a narrow matrix is one long row
+    matrices = [array.reshape(-1, columns) for array in (parameter, packed(gradient), velocity)]
     move(*matrices, kind(rate), kind(momentum), nesterov, threads_for(parameter.size))
 
 
