@@ -197,7 +197,9 @@ class Network:
                 continue
             arrays |= {join(name, key): (layer, key) for key in layer.params}
             buffers |= {join(name, key): buffer for key, buffer in layer.buffers.items()}
-        self.vector = np.concatenate([layer.params[key].ravel() for layer, key in arrays.values()])
+        unpacked = [layer.params[key].ravel() for layer, key in arrays.values()]
+        size, dtype = sum(array.size for array in unpacked), np.result_type(*unpacked)
+        self.vector = np.concatenate(unpacked, out=memory.empty((size,), dtype))
         views: dict[str, Array] = {}
         start = 0
         for name, (layer, key) in arrays.items():

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nnlib import checkpoint
+from nnlib import checkpoint, memory
 from nnlib.configuration import differences
 from nnlib.functional.checks import Array
 from nnlib.history import EpochRecord, History, StepRecord
@@ -33,7 +33,7 @@ class TrainingState:
     @classmethod
     def start(cls, network: Network, seed: int) -> "TrainingState":
         """Return the state before the first step."""
-        velocity = {name: np.zeros_like(array) for name, array in network.parameters.items()}
+        velocity = {name: memory.zeros_like(array) for name, array in network.parameters.items()}
         return cls(np.random.default_rng(seed), velocity)
 
 

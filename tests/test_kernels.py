@@ -13,9 +13,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from nnlib import SGD, functional, kernels, models
+from nnlib import SGD, functional, kernels, memory, models
 from nnlib.layers import BatchNorm, Conv2d, Linear, MaxPool2d, ReLU
 from nnlib.network import Network, Residual, Sequential
+from nnlib.state import TrainingState
 
 numba = pytest.importorskip("numba")
 ROOT = Path(__file__).parents[1]
@@ -275,6 +276,35 @@ def test_a_step_touches_the_pages_of_the_last(choice):
     )
     assert plain > 5000
     assert kept <= plain / 10
+
+
+@pytest.mark.parametrize(("shape", "dtype"), [((memory.SMALL,), np.uint8), ((91, 3, 44), "f4"), ((70, 70), "f8")])
+def test_large_arrays_begin_with_a_cache_line(shape, dtype):
+    kept = []
+    for size in range(0, 640, 16):
+        kept.append(bytearray(size))  # malloc's next block begins elsewhere in a line
+        array, zeros = memory.empty(shape, dtype), memory.zeros_like(np.ones(shape, dtype))
+        for each, number in ((array, 1), (zeros, 0)):
+            assert (each.shape, each.dtype, each.flags.carray) == (shape, dtype, True)
+            assert each.ctypes.data % memory.LINE == 0
+            each[...] = number
+        kept += [array, zeros]
+    assert all(array.all() and not zeros.any() for array, zeros in zip(kept[1::3], kept[2::3], strict=True))
+
+
+def test_a_small_array_is_an_ordinary_one():
+    assert memory.empty((3, 4), np.float32).base is None
+
+
+def test_a_network_keeps_its_large_arrays_so():
+    rng = np.random.default_rng(0)
+    for filters in range(3, 7):  # their weights move what is allocated next
+        network = Network(Sequential({"fc": Linear(rng.normal(size=(1024, 16 * filters)).astype(np.float32))}), (1024,))
+        x, labels = rng.normal(size=(200, 1024)).astype(np.float32), rng.integers(0, 7, size=200)
+        gradients = network.backpropagate(x, labels).gradients
+        velocity = TrainingState.start(network, seed=0).velocity
+        for array in (network.vector, gradients["fc.weight"], velocity["fc.weight"], network.forward(x)):
+            assert array.ctypes.data % memory.LINE == 0
 
 
 # ---- compiling, and doing without ----------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ import numpy as np
 from nnlib.bench import machine
 from nnlib.bench.works import Work, count
 from nnlib.optim import SGD
+from nnlib.state import TrainingState
 
 RATE, MOMENTUM = 0.001, 0.9  # small steps: a network that learned the batch by heart would compute with other numbers
 
@@ -28,8 +29,7 @@ class NnlibSide:
 
     def __init__(self, work: Work) -> None:
         self.work, self.network = work, work.network()
-        self.velocity = {name: np.zeros_like(array) for name, array in self.network.parameters.items()}
-        self.rng = np.random.default_rng(2)
+        self.state = TrainingState.start(self.network, seed=2)
 
     @property
     def parameters(self) -> int:
@@ -39,11 +39,11 @@ class NnlibSide:
     def train(self, batch: int) -> Callable[[], Any]:
         """Return a training step on a batch, as the solver does it; it returns the loss."""
         x, labels = self.work.batch_of(batch)
-        network, optimizer = self.network, SGD(MOMENTUM)
+        network, state, optimizer = self.network, self.state, SGD(MOMENTUM)
 
         def step() -> Any:
-            result = network.backpropagate(x, labels, rng=self.rng)
-            optimizer.update(network.parameters, result.gradients, self.velocity, rate=RATE, momentum=MOMENTUM)
+            result = network.backpropagate(x, labels, rng=state.rng)
+            optimizer.update(network.parameters, result.gradients, state.velocity, rate=RATE, momentum=MOMENTUM)
             return result.data_loss
 
         return step

@@ -16,6 +16,7 @@ from nnlib.kernels.arrays import no_matrix, no_vector, packed, rows, twin
 from nnlib.kernels.elementwise import column_sums
 from nnlib.kernels.product import product, transposed_product
 from nnlib.kernels.runtime import kernel, threads, threads_for_product
+from nnlib.memory import empty
 
 
 @twin(plain_forward)
@@ -51,7 +52,7 @@ def convolve(
     """
     kh, kw, channels, filters = w.shape
     height, width = x.shape[1] + 2 * padding, x.shape[2] + 2 * padding
-    y = np.empty((len(x), (height - kh) // stride + 1, (width - kw) // stride + 1, filters), dtype=x.dtype)
+    y = empty((len(x), (height - kh) // stride + 1, (width - kw) // stride + 1, filters), x.dtype)
     if stride == 1 and winograd.suits(w.shape, x, y):
         winograd.convolve(x, w, padding, y, scale=scale, shift=shift, residual=residual, rectify=rectify)
         return y
@@ -76,7 +77,7 @@ def weight_gradient(dy: Array, x: Array, shape: tuple[int, ...], *, stride: int,
     kh, kw, channels, filters = shape
     height, width = x.shape[1] + 2 * padding, x.shape[2] + 2 * padding
     framed = pad(x, padding, padding, height, width)  # again: kept from the forward pass it would take more memory
-    dw = np.empty(shape, dtype=dy.dtype)
+    dw = empty(shape, dy.dtype)
     transposed_product(
         framed.reshape(-1), places(*dy.shape[:3], height, width, channels, stride),
         kh, width * channels, kw * channels,
@@ -94,7 +95,7 @@ def input_gradient(
     stride * stride phases are a convolution with stride 1 of dy with those rows and columns of the kernel, turned by
     180 degrees, and the roles of its channels exchanged.
     """
-    dx = np.empty(shape, dtype=dy.dtype)
+    dx = empty(shape, dy.dtype)
     if stride == 1 and winograd.suits(w.shape, dy, dx):
         winograd.convolve(dy, w, 2 - padding, dx, turned=True, residual=residual)
         return dx
@@ -107,7 +108,7 @@ def input_gradient(
             if not row.taps.size or not column.taps.size:
                 dx[part] = 0 if other is None else other
             elif row.count and column.count:
-                result = dx if stride == 1 else np.empty(dx[part].shape, dtype=dy.dtype)
+                result = dx if stride == 1 else empty(dx[part].shape, dy.dtype)
                 _phase_gradient(dy, w, row, column, result, other)
                 if stride > 1:
                     dx[part] = result
@@ -159,7 +160,7 @@ def pad(x: Array, top: int, left: int, height: int, width: int) -> Array:
     x = packed(x)
     if (top, left, height, width) == (0, 0, *x.shape[1:3]):
         return x
-    padded = np.empty((len(x), height, width, x.shape[3]), dtype=x.dtype)
+    padded = empty((len(x), height, width, x.shape[3]), x.dtype)
     copy_images(x, top, left, padded, threads())
     return padded
 

@@ -15,6 +15,7 @@ from nnlib.kernels.arrays import packed, rows, twin
 from nnlib.kernels.product import lanes, part
 from nnlib.kernels.runtime import kernel, threads_for
 from nnlib.kernels.tile import VECTORS
+from nnlib.memory import empty
 
 UNIT = 4096  # elements that one thread takes at the least
 WIDE = 256  # columns of a matrix whose update threads share out by columns; more rows of fewer take longer
@@ -23,7 +24,7 @@ SUMMED = 64  # rows that are added up before the sum goes on in double precision
 
 @twin(plain_relu_forward)
 def relu_forward(x: Array) -> Array:
-    y = np.empty(x.shape, dtype=x.dtype)
+    y = empty(x.shape, x.dtype)
     rectify(packed(x).reshape(-1), y.reshape(-1), threads_for(x.size))
     return y
 
@@ -31,7 +32,7 @@ def relu_forward(x: Array) -> Array:
 @twin(plain_relu_backward)
 def relu_backward(dy: Array, x: Array) -> Array:
     same_shape("relu: dy", dy, x.shape)
-    dx = np.empty(x.shape, dtype=x.dtype)
+    dx = empty(x.shape, x.dtype)
     pass_where_positive(packed(dy).reshape(-1), packed(x).reshape(-1), dx.reshape(-1), threads_for(x.size))
     return dx
 
@@ -43,7 +44,7 @@ def dropout_forward(
     probability_to_drop(p)
     if not train or rng is None:
         return plain_dropout_forward(x, p, rng, train=train)
-    y, mask = np.empty(x.shape, dtype=x.dtype), np.empty(x.shape, dtype=np.bool_)
+    y, mask = empty(x.shape, x.dtype), empty(x.shape, np.bool_)
     draws = rng.random(x.size, dtype=np.float32)
     scale = x.dtype.type(1 / (1 - p))
     draw_mask(packed(x).reshape(-1), draws, p, scale, mask.reshape(-1), y.reshape(-1), threads_for(x.size))
@@ -56,7 +57,7 @@ def dropout_backward(dy: Array, mask: Array | None, p: float) -> Array:
     if mask is None:
         return dy
     same_shape("dropout: mask", mask, dy.shape)
-    dx = np.empty(dy.shape, dtype=dy.dtype)
+    dx = empty(dy.shape, dy.dtype)
     scale = dy.dtype.type(1 / (1 - p))
     keep(packed(dy).reshape(-1), packed(mask).reshape(-1), scale, dx.reshape(-1), threads_for(dy.size))
     return dx

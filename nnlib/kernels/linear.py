@@ -1,6 +1,5 @@
 """The affine layer as a product of rows with the weight matrix."""
 
-import numpy as np
 
 from nnlib.functional import linear_backward as plain_backward
 from nnlib.functional import linear_forward as plain_forward
@@ -11,6 +10,7 @@ from nnlib.kernels.convolution import in_order, places
 from nnlib.kernels.elementwise import column_sums
 from nnlib.kernels.product import product, transposed_product
 from nnlib.kernels.runtime import threads, threads_for_product
+from nnlib.memory import empty
 
 
 @twin(plain_forward)
@@ -41,7 +41,7 @@ def affine(
 ) -> Array:
     """Return x w (or x w^T) * scale + shift + residual, rectified where asked."""
     length, columns = w.shape[::-1] if transposed else w.shape
-    y = np.empty((len(x), columns), dtype=x.dtype)
+    y = empty((len(x), columns), x.dtype)
     product(
         packed(x).reshape(-1), _rows(len(x), length), 1, 0, length,
         packed(w)[None], in_order(1), transposed, y,
@@ -55,7 +55,7 @@ def affine(
 
 def weight_gradient(dy: Array, x: Array, shape: tuple[int, ...]) -> Array:
     """Return dw = x^T dy."""
-    dw = np.empty(shape, dtype=x.dtype)
+    dw = empty(shape, x.dtype)
     transposed_product(packed(x).reshape(-1), _rows(len(x), shape[0]), 1, 0, shape[0], packed(dy), dw, threads())
     return dw
 

@@ -12,6 +12,7 @@ from nnlib.functional.checks import Array, norm_operands, same_shape
 from nnlib.kernels.arrays import no_matrix, packed, twin
 from nnlib.kernels.product import part
 from nnlib.kernels.runtime import inline, kernel, threads
+from nnlib.memory import empty
 
 NUMBERS = 32768  # of a block of rows, which the second cache holds for a second look
 WIDTH = 512  # numbers in a row, which may hold several pixels
@@ -74,7 +75,7 @@ def norm(
 ) -> tuple[Array, NormContext]:
     """Return batch norm of x, plus ``residual``, rectified where asked, and the context of `norm_gradient`."""
     wide = widener(x)
-    mean, inverse, y = np.empty_like(gamma), np.empty_like(gamma), np.empty(x.shape, dtype=x.dtype)
+    mean, inverse, y = np.empty_like(gamma), np.empty_like(gamma), empty(x.shape, x.dtype)
     statistics = [array if array.flags.carray else np.array(array) for array in (running_mean, running_var)]
     normalise(
         wide(x), packed(gamma), packed(beta), *statistics, train, momentum, eps,
@@ -91,8 +92,8 @@ def norm(
 def norm_gradient(dy: Array, context: NormContext, *, add: Array | None = None) -> tuple[Array, Array, Array, Array]:
     """Return ``(dx + add, dgamma, dbeta, g)``: g is dy, or after a sum with a residual what its rectifier let pass."""
     wide, nothing = widener(dy), no_matrix(dy.dtype)
-    g = dy if context.y is None else np.empty(dy.shape, dtype=dy.dtype)
-    dx, dgamma, dbeta = np.empty(dy.shape, dtype=dy.dtype), np.empty_like(context.gamma), np.empty_like(context.gamma)
+    g = dy if context.y is None else empty(dy.shape, dy.dtype)
+    dx, dgamma, dbeta = empty(dy.shape, dy.dtype), np.empty_like(context.gamma), np.empty_like(context.gamma)
     normalise_gradient(
         wide(dy), wide(context.x), nothing if context.y is None else wide(context.y), context.mean, context.inverse,
         packed(context.gamma), packed(context.beta), context.train, context.rectified,

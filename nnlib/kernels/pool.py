@@ -10,6 +10,7 @@ from nnlib.kernels import tile
 from nnlib.kernels.arrays import no_vector, packed, twin
 from nnlib.kernels.product import lanes
 from nnlib.kernels.runtime import inline, kernel, threads
+from nnlib.memory import empty
 
 
 @twin(plain_forward)
@@ -31,8 +32,8 @@ def pool(
     """Return ``(y, argmax)`` of max_pool(x) + shift, rectified where asked; shift holds a number a channel."""
     stride = size if stride is None else stride
     height, width = pool_operands(x, size, stride, padding)
-    y = np.empty((len(x), height, width, x.shape[3]), dtype=x.dtype)
-    argmax = np.empty(y.shape, dtype=np.min_scalar_type(size * size - 1))
+    y = empty((len(x), height, width, x.shape[3]), x.dtype)
+    argmax = empty(y.shape, np.min_scalar_type(size * size - 1))
     shift = no_vector(x.dtype) if shift is None else packed(shift)
     largest(packed(x), size, stride, padding, shift, rectify, y, argmax, threads())
     return y, argmax
@@ -46,7 +47,7 @@ def max_pool2d_backward(
     stride = size if stride is None else stride
     same_shape("max_pool2d: dy", dy, (x_shape[0], *pooled_size(x_shape, size, stride, padding), x_shape[3]))
     same_shape("max_pool2d: argmax", argmax, dy.shape)
-    dx = np.empty(x_shape, dtype=dy.dtype)
+    dx = empty(x_shape, dy.dtype)
     spread(packed(dy), packed(argmax), size, stride, padding, dx, threads())
     return dx
 

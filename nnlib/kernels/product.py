@@ -13,6 +13,7 @@ from nnlib.functional.checks import Array
 from nnlib.kernels import tile
 from nnlib.kernels.runtime import inline, kernel
 from nnlib.kernels.tile import FEW_ROWS, ROWS, STRIP, VECTOR_BYTES, VECTORS
+from nnlib.memory import empty
 
 DEPTH = 2048  # rows of the panels that are copied together: 256 KiB, which the second cache holds
 GROUP = 8  # panels that are copied together, a kibibyte from each row of the matrix
@@ -297,7 +298,7 @@ def transposed_product(
     terms of the sum instead, and their parts are added up in the order of the threads.
     """
     by_terms = threads > 1 and threads * out.size < y.size
-    parts = np.empty((threads, *out.shape), dtype=out.dtype) if by_terms else out[None]
+    parts = empty((threads, *out.shape), out.dtype) if by_terms else out[None]
     outer_products(x, places, segments, segment_stride, length, y, parts, threads)
     if by_terms:
         parts.sum(axis=0, out=out)

@@ -31,6 +31,7 @@ from nnlib.kernels.arrays import no_matrix, no_vector, packed, rows
 from nnlib.kernels.product import column_tile, lanes, panel_width, part, row_tiles
 from nnlib.kernels.runtime import inline, kernel, threads
 from nnlib.kernels.tile import FEW_ROWS, ROWS, VECTOR_BYTES, VECTORS
+from nnlib.memory import empty
 
 PLACES = 16  # in a transformed square
 SAVED = 1000  # multiplications for each pair of channel and filter that are worth a transform of all weights
@@ -366,7 +367,7 @@ def convolve(
 
     With ``turned`` w is (3, 3, F, C), and turned by 180 degrees. ``padding`` may be negative.
     """
-    panels = np.empty((PLACES, w.shape[2] * w.shape[3] + VECTOR_BYTES // w.itemsize), dtype=w.dtype)
+    panels = empty((PLACES, w.shape[2] * w.shape[3] + VECTOR_BYTES // w.itemsize), w.dtype)
     transform_kernels(packed(w), turned, panels, threads())
     convolve_squares(
         packed(x), padding, panels, y,
@@ -380,8 +381,8 @@ def convolve(
 def weight_gradient(dy: Array, x: Array, padding: int) -> Array:
     """Return dw (3, 3, C, F): the sum over all pixels of (patch of x) times (dy at that pixel)."""
     channels, filters = x.shape[3], dy.shape[3]
-    parts = np.empty((threads(), PLACES, channels, filters), dtype=x.dtype)
+    parts = empty((threads(), PLACES, channels, filters), x.dtype)
     transformed_gradient(packed(x), padding, packed(dy), parts, threads())
-    dw = np.empty((3, 3, channels, filters), dtype=x.dtype)
+    dw = empty((3, 3, channels, filters), x.dtype)
     restore_kernels(parts[0], dw, threads())
     return dw
