@@ -21,6 +21,7 @@ TORCH = "torch==2.13.0"
 OTHERS = ("torch", "tuned")  # PyTorch's two sides
 REST = 0.05  # seconds between two workers, in which the first one's threads fall asleep
 WARM_UP = {"seconds": 0.1, "least": 3}
+STEPS = 3  # of a side in a round, or more. The first finds the others' data in the caches; the median is not its
 GROWTH_ROUNDS = 5
 BATCHES = tuple(2**i for i in range(9))
 IMAGE_SIDES, IMAGE_BATCH = (24, 48, 96, 192), 16
@@ -33,7 +34,7 @@ class Settings:
     """How long is measured."""
 
     rounds: int = 15
-    seconds: float = 0.3  # of a side in a round; one step at least. The first finds cold caches, others outweigh it
+    seconds: float = 0.3  # of a side in a round, with STEPS or more
     matrix: int = 4096  # rows and columns of the product that tells the machine's peak
     copied: int = 256 * 2**20  # bytes of the copy that tells its bandwidth
 
@@ -136,7 +137,7 @@ def take_turns(
     for _ in range(settings.rounds):
         for side, worker in workers.items():
             time.sleep(REST)
-            times[side].append(median(worker.ask(task, batch=batch, seconds=settings.seconds, least=1)))
+            times[side].append(median(worker.ask(task, batch=batch, seconds=settings.seconds, least=STEPS)))
         advance()
     return times
 
