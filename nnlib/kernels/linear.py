@@ -1,6 +1,5 @@
 """The affine layer as a product of rows with the weight matrix."""
 
-
 from nnlib.functional import linear_backward as plain_backward
 from nnlib.functional import linear_forward as plain_forward
 from nnlib.functional.checks import Array, same_shape
