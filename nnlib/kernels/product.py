@@ -20,6 +20,8 @@ GROUP = 8  # panels that are copied together, a kibibyte from each row of the ma
 BLOCK = 4 * ROWS  # rows of the result that are finished together, while the first cache has them
 FETCHED = 16  # rows of a matrix between the one that is copied and the one that is fetched
 STEPS = 256  # rows of a panel in `transposed_product`, which every tile reads anew: 32 KiB, for the first cache
+APART = 1024  # numbers between what two threads write over and over: a page, at whose end fetching ahead ends
+
 
 @inline
 def lanes(array):
@@ -228,54 +230,46 @@ def multiply_block(
 
 @inline
 def stream(x, places, segments, segment_stride, length, w, taps, y, first, last):
-    """Write columns first..last of a product with a few rows: each row of the matrix is read once, and not copied."""
+    """Write columns first..last of a product with a few rows: each row of the matrix is read once, and not copied.
+
+    Vectors are added up in a place of their own, a page apart from that of the next thread: a processor that fetches
+    ahead would take from other threads the lines behind, which they write at the same time, over and over.
+    """
     depth, columns, lane = w.shape[1], w.shape[2], lanes(y)
-    weights, flat = w.reshape(-1), y.reshape(-1)
-    vectors = (last - first) // lane
-    whole = first + vectors * lane
-    rest = np.zeros(len(y) * lane, dtype=y.dtype)  # of the columns that fill no vector, and what stands behind them
-    y[:, first:last] = 0
+    weights = w.reshape(-1)
+    whole = (last - first) // lane * lane
+    stride = whole + lane
+    sums = np.zeros(len(y) * stride + APART, dtype=y.dtype)
+    y[:, first:last] = 0  # for what is added one number at a time
     for t in range(len(taps)):
         step = t * depth
         start = step // length * segment_stride + step % length
         strips = depth // STRIP * STRIP
         for d in range(0, strips, STRIP):
-            row = (taps[t] * depth + d) * columns
-            inside = row + (STRIP - 1) * columns + whole + lane <= weights.size
+            row = (taps[t] * depth + d) * columns + first
+            # The vector with the last columns may reach into the next row, where that is inside the matrix.
+            inside = row + (STRIP - 1) * columns + stride <= weights.size
+            vectors = whole // lane + (inside and first + whole < last)
             for m in range(len(y)):
-                ahead = STRIP * columns if m == 0 else 0
-                here = places[m] + start + d
-                tile.add_multiples(x, here, weights, row + first, columns, flat, m * columns + first, vectors, ahead)
-                if whole < last:
-                    add_rest(x, here, weights, row, rest, y, m, whole, last, inside)
+                here, ahead = places[m] + start + d, STRIP * columns if m == 0 else 0
+                tile.add_multiples(x, here, weights, row, columns, sums, m * stride, vectors, ahead)
+                if not inside:
+                    for i in range(STRIP):
+                        add_multiple(weights, row + i * columns, x[here + i], y, m, first, whole, last - first)
         for d in range(strips, depth):
-            row = (taps[t] * depth + d) * columns
+            row = (taps[t] * depth + d) * columns + first
             for m in range(len(y)):
-                add_multiple(weights, row, x[places[m] + start + d], y, m, first, last)
+                add_multiple(weights, row, x[places[m] + start + d], y, m, first, 0, last - first)
     for m in range(len(y)):
-        for j in range(whole, last):
-            y[m, j] += rest[m * lane + j - whole]
+        for j in range(last - first):
+            y[m, first + j] += sums[m * stride + j]
 
 
 @inline
-def add_rest(x, here, weights, row, rest, y, m, whole, last, inside):
-    """Add a strip's multiples of columns whole..last, too few for a vector.
-
-    Where a vector stays ``inside`` the matrix it may reach into the next row: ``rest`` takes what is not meant too.
-    """
-    columns = y.shape[1]
-    if inside:
-        tile.add_multiples(x, here, weights, row + whole, columns, rest, m * lanes(y), 1, 0)
-    else:
-        for i in range(STRIP):
-            add_multiple(weights, row + i * columns, x[here + i], y, m, whole, last)
-
-
-@inline
-def add_multiple(weights, row, number, y, m, first, last):
-    """Add ``number`` times columns first..last of the matrix's row to row m of y."""
-    for j in range(first, last):
-        y[m, j] += number * weights[row + j]
+def add_multiple(weights, row, number, y, m, first, begin, end):
+    """Add ``number`` times numbers begin..end of the matrix's row to row m of y, from column ``first`` on."""
+    for j in range(begin, end):
+        y[m, first + j] += number * weights[row + j]
 
 
 @inline
