@@ -1,9 +1,10 @@
 """Products of rows with a matrix, in blocks that fit the caches: what linear layers and convolutions are made of.
 
 The roles are those of Goto and van de Geijn 2008. A *panel*, some columns of the matrix, is copied so that its rows lie
-one after the other, stays in the second cache, and meets every tile of rows. The rows are never copied: in an NHWC
-image each kernel row's part of a patch, (kernel column, channel), is one run of neighbours in memory, so the patch
-that a convolution multiplies is a number of such segments, equally far apart, and only its beginning must be told.
+one after the other, stays in the first cache, and meets every tile of a *block* of rows, which the second cache keeps
+for the next panel. The rows are never copied: in an NHWC image each kernel row's part of a patch, (kernel column,
+channel), is one run of neighbours in memory, so the patch that a convolution multiplies is a number of such segments,
+equally far apart, and only its beginning must be told.
 """
 
 import numpy as np
@@ -17,9 +18,10 @@ from nnlib.memory import empty
 
 DEPTH = 2048  # rows of the panels that are copied together: 256 KiB, which the second cache holds
 GROUP = 8  # panels that are copied together, a kibibyte from each row of the matrix
-BLOCK = 4 * ROWS  # rows of the result that are finished together, while the first cache has them
+BLOCK = 2**16  # numbers of a block: another 256 KiB
 FETCHED = 16  # rows of a matrix between the one that is copied and the one that is fetched
 STEPS = 256  # rows of a panel in `transposed_product`, which every tile reads anew: 32 KiB, for the first cache
+FAR = 512  # numbers between rows of which STEPS lie on more pages than a processor knows at once
 APART = 1024  # numbers between what two threads write over and over: a page, at whose end fetching ahead ends
 
 
@@ -37,13 +39,29 @@ def part(count, unit, thread, threads):
 
 
 @inline
-def copy_row(source, start, valid, target, target_start, width, lane, ahead):
-    """Copy ``valid`` neighbours and fill up with zeros to ``width``, a whole number of vectors."""
-    if valid == width:
-        tile.copy_vectors(source, start, target, target_start, width // lane, ahead)
-    else:
-        for j in range(width):
-            target[target_start + j] = source[start + j] if j < valid else 0
+def copy_rows(source, start, stride, rows, count, panels, first, depth):
+    """Copy rows of ``count`` neighbours, a stride apart, into panels ``depth`` high, from their row ``first`` on.
+
+    The last panel is filled up with zeros to whole vectors.
+    """
+    lane, ahead = lanes(source), FETCHED * stride
+    width = VECTORS * lane
+    whole = count // width * width
+    left = count - whole
+    here = panel_width(left, lane)
+    if whole:
+        for r in range(rows):
+            target = (first + r) * width
+            tile.copy_wide(source, start + r * stride, panels, target, whole // width, width * depth, ahead)
+    if left >= lane:
+        for r in range(rows):
+            target = whole * depth + (first + r) * here
+            tile.copy_narrow(source, start + r * stride + whole, panels, target, 1, 0, ahead)
+    if left % lane:
+        for r in range(rows):
+            begin, target = start + r * stride + whole, whole * depth + (first + r) * here
+            for j in range(left // lane * lane, here):
+                panels[target + j] = source[begin + j] if j < left else 0
 
 
 @inline
@@ -55,18 +73,15 @@ def copy_columns(w, taps, transposed, begin, end, first, last, lane, scratch):
     """
     depth, count, width = w.shape[2] if transposed else w.shape[1], end - begin, VECTORS * lane
     flat, columns = w.reshape(-1), w.shape[2]
-    ahead = FETCHED * columns
     k = begin
     while k < end:
         tap, row = taps[k // depth], k % depth
-        strip = min(lane if transposed else 1, depth - row, end - k)
-        if not transposed:  # a whole row at a time, as memory likes it
-            source = (tap * depth + row) * columns
-            for f in range(first, last, width):
-                valid = min(width, last - f)
-                here = panel_width(last - f, lane)
-                copy_row(flat, source + f, valid, scratch, (f - first) * count + (k - begin) * here, here, lane, ahead)
+        if not transposed:  # whole rows, as memory likes it
+            strip = min(depth - row, end - k)
+            source = (tap * depth + row) * columns + first
+            copy_rows(flat, source, columns, strip, last - first, scratch, k - begin, count)
         else:
+            strip = min(lane, depth - row, end - k)
             for f in range(first, last, width):
                 here = panel_width(last - f, lane)
                 target = (f - first) * count + (k - begin) * here
@@ -184,48 +199,48 @@ def multiply(
     depth = DEPTH // group
     runs = max(1, depth // length) if segments > 1 else 1
     run = length if segments > 1 else min(depth, length)
-    scratch = np.empty(runs * run * group * width, dtype=y.dtype)
-    margin = np.empty(BLOCK * width, dtype=y.dtype)
+    height = max(1, BLOCK // (runs * run) // ROWS) * ROWS if group > 1 else 4 * ROWS
+    panels = np.empty(runs * run * group * width, dtype=y.dtype)
+    margin = np.empty(height * width, dtype=y.dtype)
     for first in range(first_column, last_column, group * width):
         last = min(last_column, first + group * width)
         for segment in range(0, segments, runs):
             for step in range(0, length, run):
                 some_segments, some = min(runs, segments - segment), min(run, length - step)
                 begin, count = segment * length + step, some_segments * some
-                copy_columns(w, taps, transposed, begin, begin + count, first, last, lane, scratch)
+                copy_columns(w, taps, transposed, begin, begin + count, first, last, lane, panels)
                 start, add = segment * segment_stride + step, begin > 0
-                done = begin + count == segments * length
-                for f in range(first, last, width):
-                    end = min(last, f + width)
-                    here = panel_width(end - f, lane)
-                    panel = scratch[(f - first) * count : (f - first) * count + count * here]
-                    for r in range(rows[0], rows[1], BLOCK):
-                        stop = min(rows[1], r + BLOCK)
-                        multiply_block(
-                            x, start, places, r, stop, some_segments, segment_stride, some, panel, here,
-                            y, f, end, margin, add,
-                        )  # fmt: skip
-                        if done:
-                            finish(y, r, stop, f, end, following)
+                for r in range(rows[0], rows[1], height):
+                    stop = min(rows[1], r + height)
+                    multiply_block(
+                        x, start, places, r, stop, some_segments, segment_stride, some, panels,
+                        y, first, last, margin, add,
+                    )  # fmt: skip
+                    if begin + count == segments * length:
+                        finish(y, r, stop, first, last, following)
 
 
 @inline
 def multiply_block(
-    x, start, places, begin, end, segments, segment_stride, length, panel, width, y, first, last, margin, add
+    x, start, places, begin, end, segments, segment_stride, length, panels, y, first, last, margin, add
 ):
-    """Multiply rows begin..end with a panel into columns first..last of y, through ``margin`` where it is narrower."""
-    columns, wide = y.shape[1], width > lanes(y)
-    if last - first == width:
-        row_tiles(
-            x, start, places, begin, end, segments, segment_stride, length, panel, wide,
-            y.reshape(-1), begin * columns + first, columns, add,
-        )  # fmt: skip
-    else:
-        copy_block(y, begin, end, first, last, margin, width, False)
-        row_tiles(
-            x, start, places, begin, end, segments, segment_stride, length, panel, wide, margin, 0, width, add
-        )
-        copy_block(y, begin, end, first, last, margin, width, True)
+    """Multiply rows begin..end with panels into columns first..last of y, through ``margin`` where it is narrower."""
+    columns, lane, flat, depth = y.shape[1], lanes(y), y.reshape(-1), segments * length
+    for f in range(first, last, VECTORS * lane):
+        stop, width = min(last, f + VECTORS * lane), panel_width(last - f, lane)
+        panel = panels[(f - first) * depth : (f - first + width) * depth]
+        if stop - f == width:
+            row_tiles(
+                x, start, places, begin, end, segments, segment_stride, length, panel, width > lane,
+                flat, begin * columns + f, columns, add,
+            )  # fmt: skip
+        else:
+            copy_block(y, begin, end, f, stop, margin, width, False)
+            row_tiles(
+                x, start, places, begin, end, segments, segment_stride, length, panel, width > lane,
+                margin, 0, width, add,
+            )  # fmt: skip
+            copy_block(y, begin, end, f, stop, margin, width, True)
 
 
 @inline
@@ -315,35 +330,74 @@ def outer_products(x, places, segments, segment_stride, length, y, parts, thread
 @inline
 def add_outer_products(x, places, segments, segment_stride, length, y, begin, end, out, first_column, last_column):
     """Write into some columns of out the terms begin..end of `transposed_product`'s sum."""
-    flat_y, flat = y.reshape(-1), out.reshape(-1)
-    columns, lane = y.shape[1], lanes(y)
-    ahead = FETCHED * columns
-    width = VECTORS * lane
-    panel = np.empty(STEPS * width, dtype=y.dtype)
+    columns, width = y.shape[1], VECTORS * lanes(y)
+    group = max(1, min(GROUP, -(-(last_column - first_column) // width)))
+    gathers = group > 1 and end - begin > 1 and places[begin + 1] - places[begin] >= FAR
+    height = 4 * ROWS  # not more: it is written a piece of each row at a time
+    panels = np.empty(STEPS * group * width, dtype=y.dtype)
     margin = np.empty(ROWS * width, dtype=y.dtype)
+    block = np.empty(height * STEPS if gathers else 0, dtype=y.dtype)
+    block_places = np.arange(STEPS) * ROWS
     if begin == end:
         out[:, first_column:last_column] = 0
-    for first in range(first_column, last_column, width):
-        last = min(last_column, first + width)
-        here = panel_width(last - first, lane)
+    for first in range(first_column, last_column, group * width):
+        last = min(last_column, first + group * width)
         for step in range(begin, end, STEPS):
             some, add = min(STEPS, end - step), step > begin
-            for m in range(some):
-                copy_row(flat_y, (step + m) * columns + first, last - first, panel, m * here, here, lane, ahead)
-            k = 0
-            while k < len(out):
-                segment, column = k // length, k % length
-                left = length - column
-                count = ROWS if left >= ROWS else FEW_ROWS if left >= FEW_ROWS else 1
-                start = segment * segment_stride + column
-                if last - first == here:
-                    target = k * columns + first
-                    column_tile(x, start, places, step, some, panel, here > lane, count, flat, target, columns, add)
-                else:
-                    copy_block(out, k, k + count, first, last, margin, here, False)
-                    column_tile(x, start, places, step, some, panel, here > lane, count, margin, 0, here, add)
-                    copy_block(out, k, k + count, first, last, margin, here, True)
-                k += count
+            copy_rows(y.reshape(-1), step * columns + first, columns, some, last - first, panels, 0, some)
+            for segment in range(segments):
+                for column in range(0, length, height):
+                    count, start = min(height, length - column), segment * segment_stride + column
+                    row = segment * length + column
+                    if gathers:
+                        gather_columns(x, start, places, step, some, count, block)
+                        multiply_columns(
+                            block, 0, ROWS * some, block_places, 0, some, count, panels,
+                            out, row, first, last, margin, add,
+                        )  # fmt: skip
+                    else:
+                        multiply_columns(
+                            x, start, ROWS, places, step, some, count, panels, out, row, first, last, margin, add
+                        )
+
+
+@inline
+def gather_columns(x, start, places, place, terms, count, block):
+    """Copy ``count`` numbers of some terms (see `multiply_columns`) into ``block``, ROWS of each term at a time."""
+    for k in range(0, count, ROWS):
+        if count - k >= ROWS:
+            tile.gather(x, start + k, places, place, block, k * terms, terms)
+        else:
+            for m in range(terms):
+                for i in range(count - k):
+                    block[k * terms + m * ROWS + i] = x[places[place + m] + start + k + i]
+
+
+@inline
+def multiply_columns(
+    x, start, stride, places, place, terms, count, panels, out, out_row, first, last, margin, add
+):
+    """Multiply ``count`` numbers of some terms with panels into columns first..last of out from ``out_row`` on.
+
+    Number k of term m is x[start + k // ROWS * stride + k % ROWS + places[place + m]]. A panel that is wider than what
+    is left of out multiplies into ``margin``.
+    """
+    row, lane, flat = out.shape[1], lanes(out), out.reshape(-1)
+    for f in range(first, last, VECTORS * lane):
+        stop, width = min(last, f + VECTORS * lane), panel_width(last - f, lane)
+        panel = panels[(f - first) * terms : (f - first + width) * terms]
+        k = 0
+        while k < count:
+            some = ROWS if count - k >= ROWS else FEW_ROWS if count - k >= FEW_ROWS else 1
+            here, there = start + k // ROWS * stride + k % ROWS, out_row + k
+            if stop - f == width:
+                target = there * row + f
+                column_tile(x, here, places, place, terms, panel, width > lane, some, flat, target, row, add)
+            else:
+                copy_block(out, there, there + some, f, stop, margin, width, False)
+                column_tile(x, here, places, place, terms, panel, width > lane, some, margin, 0, width, add)
+                copy_block(out, there, there + some, f, stop, margin, width, True)
+            k += some
 
 
 @inline

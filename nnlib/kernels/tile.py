@@ -132,21 +132,51 @@ few_columns_wide, few_columns_narrow = _tile(FEW_ROWS, 2, True), _tile(FEW_ROWS,
 column_wide, column_narrow = _tile(1, 2, True), _tile(1, 1, True)
 
 
-@intrinsic
-def copy_vectors(typing, source, source_start, target, target_start, count, ahead):
-    """Copy ``count`` vectors (one or two) of neighbours from one flat array to another.
+def _copy(vectors: int) -> Any:
+    """Return the function that copies groups of so many vectors."""
 
-    The source ``ahead`` numbers further on is fetched meanwhile (see `add_multiples`).
-    """
-    signature = types.void(source, types.intp, target, types.intp, types.intp, types.intp)
+    @intrinsic
+    def copy(typing, source, source_start, target, target_start, count, stride, ahead):
+        """Copy ``count`` groups that are neighbours in one flat array to places a stride apart in another.
+
+        The source ``ahead`` numbers further on is fetched meanwhile (see `add_multiples`).
+        """
+        signature = types.void(source, types.intp, target, types.intp, types.intp, types.intp, types.intp)
+
+        def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            block = Block(builder, _begins(context, builder, signature, arguments))
+            count, stride, ahead = arguments[4:]
+            with cgutils.for_range(builder, count) as loop:
+                place, there = builder.mul(loop.index, _INT(vectors * block.lanes)), builder.mul(loop.index, stride)
+                for v in range(vectors):
+                    shift = _INT(v * block.lanes)
+                    block.fetch(0, builder.add(builder.add(place, ahead), shift))
+                    block.store(1, block.load(0, builder.add(place, shift)), builder.add(there, shift))
+            return context.get_dummy_value()
+
+        return signature, emit
+
+    return copy
+
+
+copy_wide, copy_narrow = _copy(VECTORS), _copy(1)
+
+
+@intrinsic
+def gather(typing, x, x_start, places, place, target, target_start, count):
+    """Copy ROWS neighbours at x_start + places[place + m] for each m below ``count``, one after the other."""
+    signature = types.void(x, types.intp, places, types.intp, target, types.intp, types.intp)
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        block = Block(builder, _begins(context, builder, signature, arguments))
-        block.fetch(0, arguments[5])
-        block.store(1, block.load(0, 0), 0)
-        with builder.if_then(builder.icmp_signed(">", arguments[4], _INT(1))):
-            block.fetch(0, builder.add(arguments[5], _INT(block.lanes)))
-            block.store(1, block.load(0, block.lanes), block.lanes)
+        x, places, target = data_of(context, builder, signature, arguments, (0, 2, 4))
+        x, places, target = (builder.gep(a, [arguments[i]]) for a, i in ((x, 1), (places, 3), (target, 5)))
+        align = Block(builder, [x]).align
+        vector = ir.VectorType(x.type.pointee, ROWS).as_pointer()
+        with cgutils.for_range(builder, arguments[6]) as loop:
+            row = builder.gep(x, [builder.load(builder.gep(places, [loop.index]))])
+            there = builder.gep(target, [builder.mul(loop.index, _INT(ROWS))])
+            numbers = builder.load(builder.bitcast(row, vector), align=align)
+            builder.store(numbers, builder.bitcast(there, vector), align=align)
         return context.get_dummy_value()
 
     return signature, emit
