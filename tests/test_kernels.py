@@ -44,6 +44,9 @@ def close(got, wanted, dtype):
 @given(
     n=st.integers(1, 70), d=st.integers(1, 300), m=st.integers(1, 200), double=st.booleans(), seed=st.integers(0, 99)
 )
+@example(n=270, d=1037, m=70, double=False, seed=0)  # far rows, gathered; more terms than a panel is high
+@example(n=530, d=517, m=530, double=True, seed=0)  # more rows than a block, more columns than a group of panels
+@example(n=12, d=1037, m=331, double=False, seed=0)  # few rows, columns that fill no vector
 def test_linear_layers_of_every_size_equal_numpy(n, d, m, double, seed):
     dtype = np.float64 if double else np.float32
     rng = np.random.default_rng(seed)
@@ -69,6 +72,21 @@ def test_the_update_and_the_penalty_equal_numpy(shape, nesterov, seed):
         module.momentum_step(w, g, v, rate=0.1, momentum=0.9, nesterov=nesterov)
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_the_velocity_of_a_dead_unit_becomes_zero_and_loses_no_precision_before(dtype, nesterov):
+    w, g, v = np.ones(100, dtype), np.zeros(100, dtype), np.full(100, 1e-3, dtype)
+    tiny = np.finfo(dtype).tiny
+    for _ in range(20_000):
+        before = v.copy()
+        kernels.momentum_step(w, g, v, rate=0.1, momentum=0.9, nesterov=nesterov)
+        assert (v >= tiny).all() or (v == 0).all()
+        if not v.any():
+            break
+    assert not v.any()
+    assert (before * 0.9 < 1.01 * tiny).all()
 
 
 @pytest.mark.parametrize("size", [10, 100_000])

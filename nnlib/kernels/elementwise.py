@@ -71,7 +71,8 @@ def momentum_step(
     wide = parameter.ndim > 1 and parameter.shape[-1] >= WIDE
     columns = parameter.shape[-1] if wide else max(1, parameter.size)  # a narrow matrix is one long row
     matrices = [array.reshape(-1, columns) for array in (parameter, packed(gradient), velocity)]
-    move(*matrices, kind(rate), kind(momentum), nesterov, threads_for(parameter.size))
+    tiny = np.finfo(kind).tiny
+    move(*matrices, kind(rate), kind(momentum), nesterov, tiny, threads_for(parameter.size))
 
 
 @twin(plain_add_decay)
@@ -152,10 +153,12 @@ def add_rows(y, sums, threads):
 
 
 @kernel
-def move(parameter, gradient, velocity, rate, momentum, nesterov, threads):
+def move(parameter, gradient, velocity, rate, momentum, nesterov, tiny, threads):
     """Do `momentum_step` for matrices, each thread in the columns whose gradient it has computed.
 
     Processors may have caches apart, where it takes three times as long to write what another one has written or read.
+    A velocity below ``tiny``, the smallest number in full precision, is 0: where a unit has died, the gradient is 0 and
+    the velocity shrinks to numbers with which some processors compute a hundred times as slowly.
     """
     for thread in prange(threads):
         first, last = part(parameter.shape[1], VECTORS * lanes(parameter), thread, threads)
@@ -163,11 +166,13 @@ def move(parameter, gradient, velocity, rate, momentum, nesterov, threads):
             w, g, v = parameter[i, first:last], gradient[i, first:last], velocity[i, first:last]
             if nesterov:
                 for j in range(last - first):
-                    v[j] = momentum * v[j] + g[j]
+                    moved = momentum * v[j] + g[j]
+                    v[j] = 0 if abs(moved) < tiny else moved
                     w[j] -= rate * (g[j] + momentum * v[j])
             else:
                 for j in range(last - first):
-                    v[j] = momentum * v[j] + g[j]
+                    moved = momentum * v[j] + g[j]
+                    v[j] = 0 if abs(moved) < tiny else moved
                     w[j] -= rate * v[j]
 
 
