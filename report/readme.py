@@ -66,11 +66,23 @@ def _searches() -> str:
 
 
 def bench_table(path: Path) -> str:
-    """Return the stored runs of the benchmark as one Markdown table, the worst ratio of each, and the machine below."""
-    runs = store.load(path)
+    """Return the stored runs of the benchmark as Markdown: for each machine, last measured first, a table of the worst.
+
+    A ratio says nothing about another processor, so that machines are not merged.
+    """
+    machines: dict[str, list[dict[str, Any]]] = {}
+    for run in reversed(store.load(path)):
+        machines.setdefault(f"{run['machine']['processor']}, {run['machine']['cores']} cores", []).insert(0, run)
+    found = [_machine_table(runs) for runs in machines.values()]
+    text = "\n".join("\n".join(line.rstrip() for line in lines) + "\n" for lines in found if lines)
+    return text or "Nothing was measured yet.\n"
+
+
+def _machine_table(runs: list[dict[str, Any]]) -> list[str]:
+    """Return the runs of one machine as the lines of a table, the worst ratio of each work, and the machine below."""
     rows = tables.worst(runs)
     if not rows:
-        return "Nothing was measured yet.\n"
+        return []
     torch = any(row["against"] for row in rows)
     titles = tables.columns(torch=torch)
     lines = [
@@ -82,7 +94,7 @@ def bench_table(path: Path) -> str:
     ]
     if len(runs) > 1:
         lines.append(f"Of {len(runs)} runs: the median time and rate, the lowest ratio and share, the largest memory.")
-    return "\n".join(line.rstrip() for line in lines) + "\n"
+    return lines
 
 
 def _quoted(cells: list[str]) -> list[str]:

@@ -267,6 +267,20 @@ def test_the_readme_shows_the_worst_of_three_runs(tmp_path):
     assert {line.count("|") for line in text.splitlines() if line.startswith("|")} == {12}
 
 
+def test_the_readme_has_a_table_for_each_machine_the_last_one_first(tmp_path):
+    path = tmp_path / "bench.json"
+    runs = [sample(0.010, 0.62, 1.8, 100.0), sample(0.012, 0.58, 1.5, 130.0), sample(0.020, 0.40, 0.9, 90.0)]
+    runs[2]["machine"]["processor"] = "Another"
+    store.save(path, runs)
+    text = readme.bench_table(path)
+    lines = [line for line in text.splitlines() if "training" in line]
+    assert ["0.90" in line for line in lines] == [True, False]
+    assert ["1.50" in line for line in lines] == [False, True]
+    assert text.index("Another, 2 cores") < text.index("A processor, 2 cores")
+    assert text.count("Of 2 runs") == 1
+    assert "\n\n| work" in text
+
+
 def test_the_readme_is_rewritten_between_its_marks(tmp_path, monkeypatch):
     monkeypatch.setattr(readme, "table", lambda: "results\n")
     path = tmp_path / "README.md"
