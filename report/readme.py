@@ -73,8 +73,8 @@ def bench_table(path: Path) -> str:
     machines: dict[str, list[dict[str, Any]]] = {}
     for run in reversed(store.load(path)):
         machines.setdefault(f"{run['machine']['processor']}, {run['machine']['cores']} cores", []).insert(0, run)
-    found = [_machine_table(runs) for runs in machines.values()]
-    text = "\n".join("\n".join(line.rstrip() for line in lines) + "\n" for lines in found if lines)
+    found = [[f"**{name}**", "", *lines] for name, runs in machines.items() if (lines := _machine_table(runs))]
+    text = "\n".join("\n".join(line.rstrip() for line in lines) + "\n" for lines in found)
     return text or "Nothing was measured yet.\n"
 
 

@@ -6,7 +6,12 @@ from types import ModuleType
 
 import pytest
 
+from nnlib import kernels
+
 os.environ["TQDM_DISABLE"] = "1"  # no progress bars between the dots
+# The first use chooses between NumPy and compiled kernels for good: a test that sets NNLIB_KERNELS for workers would
+# choose for all tests after it, which would then compare NumPy with itself.
+assert callable(kernels.relu_forward)
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,10 @@
 
 The roles are those of Goto and van de Geijn 2008. A *panel*, some columns of the matrix, is copied so that its rows lie
 one after the other, stays in the first cache, and meets every tile of a *block* of rows, which the second cache keeps
-for the next panel. The rows are never copied: in an NHWC image each kernel row's part of a patch, (kernel column,
-channel), is one run of neighbours in memory, so the patch that a convolution multiplies is a number of such segments,
-equally far apart, and only its beginning must be told.
+for the next panel. The rows need no copy: in an NHWC image each kernel row's part of a patch, (kernel column, channel),
+is one run of neighbours in memory, so the patch that a convolution multiplies is a number of such segments, equally far
+apart, and only its beginning must be told. Only a weight gradient, which reads across the rows, gathers a block of
+them first where they lie far apart.
 """
 
 import numpy as np
@@ -18,11 +19,12 @@ from nnlib.memory import empty
 
 DEPTH = 2048  # rows of the panels that are copied together: 256 KiB, which the second cache holds
 GROUP = 8  # panels that are copied together, a kibibyte from each row of the matrix
-BLOCK = 2**16  # numbers of a block: another 256 KiB
+BLOCK = 2**16  # numbers of a block that several panels meet: another 256 KiB
+SHORT = 4 * ROWS  # rows of the result that are finished, or written a piece of each, while the first cache has them
 FETCHED = 16  # rows of a matrix between the one that is copied and the one that is fetched
 STEPS = 256  # rows of a panel in `transposed_product`, which every tile reads anew: 32 KiB, for the first cache
 FAR = 512  # numbers between rows of which STEPS lie on more pages than a processor knows at once
-APART = 1024  # numbers between what two threads write over and over: a page, at whose end fetching ahead ends
+APART = 1024  # numbers between what two threads write over and over: a page at least, where fetching ahead ends
 
 
 @inline
@@ -199,7 +201,7 @@ def multiply(
     depth = DEPTH // group
     runs = max(1, depth // length) if segments > 1 else 1
     run = length if segments > 1 else min(depth, length)
-    height = max(1, BLOCK // (runs * run) // ROWS) * ROWS if group > 1 else 4 * ROWS
+    height = max(1, BLOCK // (runs * run) // ROWS) * ROWS if group > 1 else SHORT
     panels = np.empty(runs * run * group * width, dtype=y.dtype)
     margin = np.empty(height * width, dtype=y.dtype)
     for first in range(first_column, last_column, group * width):
@@ -333,10 +335,9 @@ def add_outer_products(x, places, segments, segment_stride, length, y, begin, en
     columns, width = y.shape[1], VECTORS * lanes(y)
     group = max(1, min(GROUP, -(-(last_column - first_column) // width)))
     gathers = group > 1 and end - begin > 1 and places[begin + 1] - places[begin] >= FAR
-    height = 4 * ROWS  # not more: it is written a piece of each row at a time
     panels = np.empty(STEPS * group * width, dtype=y.dtype)
     margin = np.empty(ROWS * width, dtype=y.dtype)
-    block = np.empty(height * STEPS if gathers else 0, dtype=y.dtype)
+    block = np.empty(SHORT * STEPS if gathers else 0, dtype=y.dtype)
     block_places = np.arange(STEPS) * ROWS
     if begin == end:
         out[:, first_column:last_column] = 0
@@ -346,8 +347,8 @@ def add_outer_products(x, places, segments, segment_stride, length, y, begin, en
             some, add = min(STEPS, end - step), step > begin
             copy_rows(y.reshape(-1), step * columns + first, columns, some, last - first, panels, 0, some)
             for segment in range(segments):
-                for column in range(0, length, height):
-                    count, start = min(height, length - column), segment * segment_stride + column
+                for column in range(0, length, SHORT):
+                    count, start = min(SHORT, length - column), segment * segment_stride + column
                     row = segment * length + column
                     if gathers:
                         gather_columns(x, start, places, step, some, count, block)
