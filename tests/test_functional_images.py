@@ -408,8 +408,9 @@ def test_kernels_equal_functions(dtype, case, pooling, norm):
 
 
 @pytest.mark.parametrize("limit", [1, 3000])
-def test_images_are_laid_out_in_blocks_of_any_size_with_the_same_result(monkeypatch, limit):
-    case = SimpleNamespace(x=(5, 6, 5, 3), w=(3, 2, 3, 4), stride=1, padding=1, bias=True, seed=0)
+@pytest.mark.parametrize("w", [(3, 2, 3, 4), (5, 3, 4, 3)], ids=["whole patches", "their rows"])
+def test_images_are_laid_out_in_blocks_of_any_size_with_the_same_result(monkeypatch, limit, w):
+    case = SimpleNamespace(x=(5, 6, 5, w[2]), w=w, stride=1, padding=1, bias=True, seed=0)
     x, w, b, dy = conv_operands(case, np.float64)
 
     def results():
@@ -422,21 +423,20 @@ def test_images_are_laid_out_in_blocks_of_any_size_with_the_same_result(monkeypa
 
 
 @both
-@pytest.mark.parametrize("channels", [(3, 4), (130, 127)])
-def test_arrays_that_are_not_contiguous_and_empty_batches_are_as_good(module, channels):
-    c, f = channels
-    case = SimpleNamespace(x=(4, 6, 5, c), w=(3, 3, c, f), stride=2, padding=1, bias=True, seed=0)
+@pytest.mark.parametrize(("c", "f", "stride"), [(3, 4, 2), (130, 127, 2), (9, 2, 1)])
+def test_arrays_that_are_not_contiguous_and_empty_batches_are_as_good(module, c, f, stride):
+    case = SimpleNamespace(x=(4, 6, 5, c), w=(3, 3, c, f), stride=stride, padding=1, bias=True, seed=0)
     x, w, b, dy = conv_operands(case, np.float64)
-    views = [np.asfortranarray(array) for array in (x, w, dy)]
+    views, options = [np.asfortranarray(array) for array in (x, w, dy)], {"stride": stride, "padding": 1}
     same(
-        [module.conv2d_forward(views[0], views[1], b, stride=2, padding=1),
-         *module.conv2d_backward(views[2], views[0], views[1], stride=2, padding=1)],
-        [module.conv2d_forward(x, w, b, stride=2, padding=1), *module.conv2d_backward(dy, x, w, stride=2, padding=1)],
+        [module.conv2d_forward(views[0], views[1], b, **options),
+         *module.conv2d_backward(views[2], views[0], views[1], **options)],
+        [module.conv2d_forward(x, w, b, **options), *module.conv2d_backward(dy, x, w, **options)],
         np.float64,
     )  # fmt: skip
-    y = module.conv2d_forward(x[:0], w, b, stride=2, padding=1)
+    y = module.conv2d_forward(x[:0], w, b, **options)
     assert y.shape == (0, *dy.shape[1:])
-    dx, dw, db = module.conv2d_backward(y, x[:0], w, stride=2, padding=1)
+    dx, dw, db = module.conv2d_backward(y, x[:0], w, **options)
     assert dx.shape == (0, *x.shape[1:])
     assert not dw.any()
     assert not db.any()

@@ -3,10 +3,13 @@
 Each x[...] is a pixel's row of channels, 0 beyond the edge, and each w[i, j] a matrix from channels in to channels out.
 As in every library this is a cross-correlation: the kernel is not flipped (Goodfellow et al. 2016, eq. 9.6).
 
-The sum is computed in one of two orders, whichever makes the better matrices. With few channels, the patches of some
+The sum is computed in one of three orders, whichever makes the better matrices. With few channels, the patches of some
 images are laid out as the rows of one matrix ("im2col", Chellapilla et al. 2006), times w as (KH KW Cin, Cout); a 1 x 1
-kernel's patches are the pixels, which lie so already. With many channels, pixels times w[i, j], for one offset (i, j)
-after the other, are large enough products: nothing is laid out, and no work is spent on the padding's zeros.
+kernel's patches are the pixels, which lie so already. Where fewer channels come out than go in, as in the gradient of a
+layer that widens, patches are long and results short: then only patches one row high are laid out, times the rows of w
+side by side, (KW Cin, KH Cout), and the results of the KH rows that a pixel sees are added up. With many channels,
+pixels times w[i, j], for one offset (i, j) after the other, are large enough products: nothing is laid out, and no work
+is spent on the padding's zeros.
 """
 
 from collections.abc import Iterator
@@ -16,7 +19,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from nnlib.functional.checks import Array, conv2d_operands, same_shape
 from nnlib.functional.norm import sum_rows
-from nnlib.functional.windows import offsets
+from nnlib.functional.windows import line, offsets
 
 PATCH_BYTES = 4 * 2**20  # of patches laid out at a time, which stay in the processor's cache
 LARGE = 128 * 128  # channels in times channels out from which a product per offset is the faster
@@ -34,7 +37,7 @@ def conv2d_forward(
     out = conv2d_operands(x, w, b, stride, padding)
     y = np.empty((len(x), *out, w.shape[3]), np.result_type(x, w))
     if not _by_offsets(w):
-        _multiply_patches(x, w, stride, (padding, padding), y)
+        _convolve(x, w, stride, (padding, padding), y)
         if b is not None:
             y += b
         return y
@@ -79,7 +82,7 @@ def _input_gradient(dy: Array, shape: tuple[int, ...], w: Array, stride: int, pa
     if stride == 1 and min(reach) >= 0 and not _by_offsets(w):
         # Pixel h reaches output a with the weight i = h + p - a, so dx is dy's convolution with the flipped kernel.
         dx = np.empty(shape, dy.dtype)
-        _multiply_patches(dy, w[::-1, ::-1].swapaxes(2, 3), 1, reach, dx)
+        _convolve(dy, w[::-1, ::-1].swapaxes(2, 3), 1, reach, dx)
         return dx
     dx = np.zeros(shape, dy.dtype)
     for i, j, pixels, outputs in offsets(w.shape[:2], stride, padding, shape[1:3], dy.shape[1:3]):
@@ -92,11 +95,33 @@ def _by_offsets(w: Array) -> bool:
     return w.shape[:2] != (1, 1) and w.shape[2] * w.shape[3] >= LARGE
 
 
-def _multiply_patches(x: Array, w: Array, stride: int, padding: tuple[int, int], y: Array) -> None:
-    """Write the convolution of x with w into y."""
+def _by_rows(w: Array) -> bool:
+    """Return whether patches one row high, and their products, take half the memory of whole patches at most."""
+    kh, kw, channels, filters = w.shape
+    return 2 * (kw * channels + kh * filters) <= kh * kw * channels
+
+
+def _convolve(x: Array, w: Array, stride: int, padding: tuple[int, int], y: Array) -> None:
+    """Write the convolution of x with w into y, by patches or by their rows."""
+    if stride == 1 and _by_rows(w):
+        _add_rows(x, w, padding, y)
+        return
     matrix = w.reshape(-1, w.shape[3])
     for images, patches in _patches(x, w.shape[:2], stride, padding):
         np.matmul(patches, matrix, out=_rows(y[images]))
+
+
+def _add_rows(x: Array, w: Array, padding: tuple[int, int], y: Array) -> None:
+    """Write the convolution of x with w, of stride 1, into y: row a of y adds up row a + i - p of x under w[i]."""
+    kh, kw, channels, filters = w.shape
+    matrix = w.transpose(1, 2, 0, 3).reshape(kw * channels, kh * filters)
+    seen = [line(i, 1, padding[0], x.shape[1], y.shape[1]) for i in range(kh)]
+    y[...] = 0
+    for images, patches in _patches(x, (1, kw), 1, (0, padding[1])):
+        products = (patches @ matrix).reshape(-1, x.shape[1], y.shape[2], kh, filters)
+        for i, rows in enumerate(seen):
+            if rows:
+                y[images, rows[1]] += products[:, rows[0], :, i]
 
 
 def _patches(
@@ -104,14 +129,13 @@ def _patches(
 ) -> Iterator[tuple[slice, Array]]:
     """Yield ``(images, patches)``: some images after the others, and their patches as a matrix (pixels, KH KW C)."""
     (kh, kw), c = size, x.shape[3]
-    if any(padding):
-        x = np.pad(x, ((0, 0), (padding[0],) * 2, (padding[1],) * 2, (0, 0)))
-    if size == (1, 1):
+    if size == (1, 1) and not any(padding):
         yield slice(None), _rows(x[:, ::stride, ::stride])
         return
+    if any(padding):
+        x = np.pad(x, ((0, 0), (padding[0],) * 2, (padding[1],) * 2, (0, 0)))
     windows = sliding_window_view(x, size, axis=(1, 2))[:, ::stride, ::stride]  # (N, OH, OW, C, KH, KW), not copied
-    one = max(1, windows[:1].nbytes)
-    step = max(1, PATCH_BYTES // one)
+    step = max(1, PATCH_BYTES // max(1, windows[:1].nbytes))
     for first in range(0, len(x), step):
         images = slice(first, first + step)
         if c <= 4:  # runs of neighbours in memory are longer along an image's rows than along a patch's

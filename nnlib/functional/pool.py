@@ -51,7 +51,11 @@ def max_pool2d_backward(
     same_shape("max_pool2d: argmax", argmax, dy.shape)
     dx = np.zeros(x_shape, dy.dtype)
     for i, j, pixels, outputs in offsets((size, size), stride, padding, x_shape[1:3], out):
-        dx[pixels] += dy[outputs] * (argmax[outputs] == i * size + j)
+        chosen = argmax[outputs] == i * size + j
+        if stride < size:  # windows overlap: a pixel may be the largest of several
+            dx[pixels] += dy[outputs] * chosen
+        else:
+            np.multiply(dy[outputs], chosen, out=dx[pixels])
     return dx
 
 

@@ -18,16 +18,16 @@ def offsets(
     left out, and so is an offset at which all do.
     """
     everything = slice(None)
-    rows = [_line(i, stride, padding, image[0], out[0]) for i in range(size[0])]
-    columns = [_line(j, stride, padding, image[1], out[1]) for j in range(size[1])]
+    rows = [line(i, stride, padding, image[0], out[0]) for i in range(size[0])]
+    columns = [line(j, stride, padding, image[1], out[1]) for j in range(size[1])]
     for i, row in enumerate(rows):
         for j, column in enumerate(columns):
             if row and column:
                 yield i, j, (everything, row[0], column[0]), (everything, row[1], column[1])
 
 
-def _line(offset: int, stride: int, padding: int, length: int, out: int) -> tuple[slice, slice] | None:
-    """Return the input pixels and the outputs of a line that meet at ``offset``, or None if none do."""
+def line(offset: int, stride: int, padding: int, length: int, out: int) -> tuple[slice, slice] | None:
+    """Return the input pixels and the outputs along one axis that meet at ``offset``, or None if none do."""
     shift = offset - padding
     first = max(0, -(shift // stride))  # the smallest a with a * stride + shift >= 0
     last = min(out - 1, (length - 1 - shift) // stride)  # the largest with a * stride + shift <= length - 1
