@@ -41,7 +41,7 @@ def convolutions(draw):
 
 @st.composite
 def squares(draw):
-    """Draw a convolution that is done in squares of 2 x 2 outputs, whole ones and others."""
+    """Draw a convolution that is done in squares of 3 x 3 outputs, whole ones and others."""
     padding = draw(st.integers(0, 4))
     height, width = (max(draw(st.integers(1, 9)), 3 - 2 * padding) for _ in range(2))
     c, f = (16 * draw(st.integers(1, 3)) for _ in range(2))  # vectors of both types, on any processor

@@ -1,20 +1,22 @@
-"""Convolution with kernels of 3 x 3 pixels and stride 1 after Winograd: 16 multiplications where the definition has 36.
+"""Convolution with kernels of 3 x 3 pixels and stride 1 after Winograd: 25 multiplications where the definition has 81.
 
-Along one axis, two neighbouring outputs of a kernel g over inputs d take six products by definition, or these four:
+Along one axis, three neighbouring outputs of a kernel g over inputs d take nine products by definition, or these five:
 
-    m0 = (d0 - d2) g0    m1 = (d1 + d2) (g0 + g1 + g2) / 2    m2 = (d2 - d1) (g0 - g1 + g2) / 2    m3 = (d1 - d3) g2
-    y0 = m0 + m1 + m2    y1 = m1 - m2 - m3
+    m0 = (2 d0 - d1 - 2 d2 + d3) g0 / 2             m1 = (2 d1 + d2 - d3) (g0 + g1 + g2) / 2
+    m2 = (2 d1 - 3 d2 + d3) (g1 - g0 - g2) / 6      m3 = (d3 - d1) (g0 + 2 g1 + 4 g2) / 6
+    m4 = (2 d1 - d2 - 2 d3 + d4) g2
+    y0 = m0 + m1 + m2 + m3      y1 = m1 - m2 + 2 m3      y2 = m1 + m2 + 4 m3 + m4
 
-In matrices y = A^T [(G g) * (B^T d)], where * goes element by element. Along rows and columns
-Y = A^T [(G g G^T) * (B^T d B)] A: a square of 2 x 2 outputs from one of 4 x 4 inputs, "F(2 x 2, 3 x 3)". Four steps:
-transform the kernels, once for all images; transform the squares of inputs, once for all filters; at each of the 16
-places add up the products over the channels, which is a product of matrices (squares, C) (C, F), in the tiles of
-`product`; transform the sums back.
+In matrices y = A^T [(G g) * (B^T d)], where * goes element by element; they are Toom and Cook's for the points 0, 1,
+-1, 2 and infinity. Along rows and columns Y = A^T [(G g G^T) * (B^T d B)] A: a square of 3 x 3 outputs from one of
+5 x 5 inputs, "F(3 x 3, 3 x 3)". Four steps: transform the kernels, once for all images; transform the squares of
+inputs, once for all filters; at each of the 25 places add up the products over the channels, which is a product of
+matrices (squares, C) (C, F), in the tiles of `product`; transform the sums back.
 
-The input's gradient is the same with the kernel turned by 180 degrees. The weights' gradient takes dL/dy for a kernel
-of 2 x 2 pixels over the same squares of inputs, "F(3 x 3, 2 x 2)", and adds up over all squares before it transforms
-back. Rounding errors are up to twice the definition's, and an infinite input gives NaN where that gives infinity.
-Source: Lavin and Gray 2016, arXiv:1509.09308, sections 4.1 and 4.2.
+The input's gradient is the same with the kernel turned by 180 degrees. So is the weights' gradient, with squares of
+dL/dy for kernels; it adds up over all squares before it transforms back. Rounding errors are two to three times those
+of the definition, and an infinite input gives NaN where that gives infinity.
+Source: Lavin and Gray 2016, arXiv:1509.09308, sections 4.1 to 4.3.
 """
 
 from typing import Any
@@ -33,21 +35,33 @@ from nnlib.kernels.runtime import inline, kernel, threads
 from nnlib.kernels.tile import FEW_ROWS, ROWS, VECTOR_BYTES, VECTORS
 from nnlib.memory import empty
 
-PLACES = 16  # in a transformed square
+SIZE, SIDE = 3, 5  # of a square of outputs, and of the inputs that it sees
+PLACES = SIDE * SIDE  # in a transformed square
 SAVED = 1000  # multiplications for each pair of channel and filter that are worth a transform of all weights
 BYTES = 1 << 19  # of the transformed squares that are worked on together, which the second cache holds
 SQUARES = 48  # at least so many together: all transformed weights are read for each lot,
 SLOPE_SQUARES = 128  # and for the weights' gradient written too
 
 Matrix = tuple[tuple[float, ...], ...]
-INPUTS: Matrix = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))  # B^T
-KERNELS: Matrix = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))  # G
-OUTPUTS: Matrix = ((1, 1, 1, 0), (0, 1, -1, -1))  # A^T
-# G and A^T of the weights' gradient, whose B^T is the same.
-SLOPES: Matrix = ((1, 0), (0.5, 0.5), (0.5, -0.5), (0, 1))
-GRADIENTS: Matrix = ((1, 1, 1, 0), (0, 1, -1, 0), (0, 1, 1, -1))
-# Turning a kernel exchanges the first and the last row and column of its transform, and leaves the middle ones.
-TURNED = tuple(4 * a + b for a in (3, 1, 2, 0) for b in (3, 1, 2, 0))
+INPUTS: Matrix = (  # B^T
+    (2, -1, -2, 1, 0),
+    (0, 2, 1, -1, 0),
+    (0, 2, -3, 1, 0),
+    (0, -1, 0, 1, 0),
+    (0, 2, -1, -2, 1),
+)
+KERNELS: Matrix = (  # G
+    (1 / 2, 0, 0),
+    (1 / 2, 1 / 2, 1 / 2),
+    (-1 / 6, 1 / 6, -1 / 6),
+    (1 / 6, 1 / 3, 2 / 3),
+    (0, 0, 1),
+)
+OUTPUTS: Matrix = (  # A^T
+    (1, 1, 1, 1, 0),
+    (0, 1, -1, 2, 0),
+    (0, 1, 1, 4, 1),
+)
 
 
 def both_ways(matrix: Matrix) -> Any:
@@ -88,8 +102,8 @@ def both_ways(matrix: Matrix) -> Any:
                 vectors = [block.load(0, builder.add(at, shift)) for at in froms]
                 if masked:
                     vectors = [builder.select(there(read, i), v, zeros) for i, v in enumerate(vectors)]
-                columns = [_combine(builder, matrix, vectors[b::size]) for b in range(size)]
-                products = [_combine(builder, matrix, [column[i] for column in columns]) for i in range(result)]
+                columns = [_combine(block, matrix, vectors[b::size]) for b in range(size)]
+                products = [_combine(block, matrix, [column[i] for column in columns]) for i in range(result)]
                 for i, value in enumerate(value for row in products for value in row):
                     if masked:
                         with builder.if_then(there(written, i)):
@@ -117,38 +131,35 @@ def every(size):
     return (1 << size * size) - 1
 
 
-def _combine(builder: Any, matrix: Matrix, vectors: list[Any]) -> list[Any]:
+def _combine(block: tile.Block, matrix: Matrix, vectors: list[Any]) -> list[Any]:
     """Return the matrix times a column of vectors."""
     results = []
     for row in matrix:
         total = None
         for factor, vector in zip(row, vectors, strict=True):
-            if factor:
-                size = abs(factor)
-                factors = ir.Constant(vector.type, [size] * vector.type.count)
-                term = vector if size == 1 else builder.fmul(vector, factors)
-                if total is None:
-                    total = term if factor > 0 else builder.fneg(term)
-                else:
-                    total = builder.fadd(total, term) if factor > 0 else builder.fsub(total, term)
+            number = ir.Constant(block.vector.element, factor)
+            if factor and total is None:
+                total = vector if factor == 1 else block.builder.fmul(vector, block.spread(number))
+            elif factor:
+                total = block.multiply_add(number, vector, total)
         results.append(total)
     return results
 
 
-transform_square, transform_kernel, restore_square = both_ways(INPUTS), both_ways(KERNELS), both_ways(OUTPUTS)
-transform_slopes, restore_kernel = both_ways(SLOPES), both_ways(GRADIENTS)
-ALL_4, ALL_3 = every.py_func(4), every.py_func(3)
+transform_inputs, transform_kernel, restore = both_ways(INPUTS), both_ways(KERNELS), both_ways(OUTPUTS)
+ALL_INPUTS, ALL_OUTPUTS = every.py_func(SIDE), every.py_func(SIZE)
 
 
 @kernel
 def transform_kernels(w, turned, panels, threads):
     """Write the transforms of kernels w (3, 3, C, F), or of ``turned`` ones, which go from F to C, into panels.
 
-    panels (16, more than C * F): each place's matrix, cut into panels as `row_tiles` wants them.
+    panels (25, more than C * F): each place's matrix, cut into panels as `row_tiles` wants them.
     """
     channels, filters, lane = w.shape[2], w.shape[3], lanes(w)
     flat, target = w.reshape(-1), panels.reshape(-1)
     size, step, width = channels * filters, panels.shape[1], VECTORS * lane
+    last_pixel = (SIZE * SIZE - 1) * size
     for thread in prange(threads):
         first, last = part(channels, lane, thread, threads)
         if not turned:
@@ -156,8 +167,8 @@ def transform_kernels(w, turned, panels, threads):
                 for f in range(0, filters, width):
                     here = panel_width(filters - f, lane)
                     transform_kernel(
-                        flat, c * filters + f, 3 * size, size, ALL_3,
-                        target, f * channels + c * here, 4 * step, step, ALL_4, here // lane,
+                        flat, c * filters + f, SIZE * size, size, ALL_OUTPUTS,
+                        target, f * channels + c * here, SIDE * step, step, ALL_INPUTS, here // lane,
                     )  # fmt: skip
         else:
             block = np.empty(PLACES * lane * lane, dtype=w.dtype)
@@ -166,12 +177,13 @@ def transform_kernels(w, turned, panels, threads):
                 here = panel_width(channels - begin, lane)
                 for f in range(0, filters, lane):
                     for j in range(lane):
+                        # From the last pixel to the first: that turns the kernel.
                         transform_kernel(
-                            flat, (c + j) * filters + f, 3 * size, size, ALL_3,
-                            block, j * lane, 4 * lane * lane, lane * lane, ALL_4, 1,
+                            flat, last_pixel + (c + j) * filters + f, -SIZE * size, -size, ALL_OUTPUTS,
+                            block, j * lane, SIDE * lane * lane, lane * lane, ALL_INPUTS, 1,
                         )  # fmt: skip
                     for i in range(PLACES):
-                        to = TURNED[i] * step + begin * filters + f * here + c - begin
+                        to = i * step + begin * filters + f * here + c - begin
                         tile.transpose_vectors(block, i * lane * lane, target, to, lane, here)
 
 
@@ -181,8 +193,8 @@ def convolve_squares(x, padding, panels, y, scale, shift, residual, rectify, thr
 
     ``padding`` zeros lie on each side of x; where it is negative, that many pixels are left out.
     """
-    n, squares_down, squares_across = len(y), (y.shape[1] + 1) // 2, (y.shape[2] + 1) // 2
-    count = n * squares_down * squares_across
+    down, across = squares(y)
+    count = len(y) * down * across
     for thread in prange(threads):
         begin, end = part(count, 1, thread, threads)
         convolve_some(x, padding, panels, y, begin, end, (scale, shift, residual, rectify))
@@ -194,7 +206,7 @@ def convolve_some(x, padding, panels, y, begin, end, following):
     channels, filters, lane = x.shape[3], y.shape[3], lanes(x)
     group = max(SQUARES, BYTES // (PLACES * (channels + filters) * x.itemsize) // ROWS * ROWS)
     group = max(1, min(group, end - begin))
-    # A vector more than the squares need: the 16 places, which are written together, would else meet in one set of the
+    # A vector more than the squares need: the 25 places, which are written together, would else meet in one set of the
     # first cache. So it is with the slopes and the panels.
     step, out_step = group * channels + lane, group * filters + lane
     inputs, outputs = np.empty(PLACES * step, dtype=x.dtype), np.empty(PLACES * out_step, dtype=x.dtype)
@@ -209,9 +221,9 @@ def convolve_some(x, padding, panels, y, begin, end, following):
                 outputs[i * out_step : (i + 1) * out_step], filters,
             )  # fmt: skip
         for s in range(some):
-            to, written = place_square(first + s, y, y, 0, 2)
-            restore_square(
-                outputs, s * filters, 4 * out_step, out_step, ALL_4,
+            to, written = place_square(first + s, y, y, 0, SIZE)
+            restore(
+                outputs, s * filters, SIDE * out_step, out_step, ALL_INPUTS,
                 flat_y, to, out_line, filters, written, filters // lane,
             )  # fmt: skip
             finish_square(flat_y, to, out_line, filters, written, following)
@@ -219,23 +231,28 @@ def convolve_some(x, padding, panels, y, begin, end, following):
 
 @inline
 def transform_squares(x, padding, y, first, count, inputs, step):
-    """Write the transforms of the squares of x under squares first.. of y; the 16 places are ``step`` apart."""
+    """Write the transforms of the squares of x under squares first.. of y; the 25 places are ``step`` apart."""
     channels, flat = x.shape[3], x.reshape(-1)
     for s in range(count):
-        start, read = place_square(first + s, y, x, padding, 4)
-        transform_square(
+        start, read = place_square(first + s, y, x, padding, SIDE)
+        transform_inputs(
             flat, start, x.shape[2] * channels, channels, read,
-            inputs, s * channels, 4 * step, step, ALL_4, channels // lanes(x),
+            inputs, s * channels, SIDE * step, step, ALL_INPUTS, channels // lanes(x),
         )  # fmt: skip
+
+
+@inline
+def squares(y):
+    """Return how many squares cover an image of y, down and across."""
+    return -(-y.shape[1] // SIZE), -(-y.shape[2] // SIZE)
 
 
 @inline
 def place_square(square, y, images, padding, size):
     """Return where a square of y begins in flat images (N, H, W, C), and the bits of its pixels, ``size`` a side."""
-    across = (y.shape[2] + 1) // 2
-    down = (y.shape[1] + 1) // 2
+    down, across = squares(y)
     line = square // across
-    image, row, column = line // down, 2 * (line % down) - padding, 2 * (square % across) - padding
+    image, row, column = line // down, SIZE * (line % down) - padding, SIZE * (square % across) - padding
     height, width, channels = images.shape[1:]
     start = ((image * height + row) * width + column) * channels
     if 0 <= row <= height - size and 0 <= column <= width - size:
@@ -265,17 +282,18 @@ def finish_square(y, start, line, channels, written, following):
     scales, shifts, adds = scale.size > 0, shift.size > 0, residual.size > 0
     if scales or shifts or adds or rectify:
         others = residual.reshape(-1)
-        for i in range(4):
+        for i in range(SIZE * SIZE):
             if written >> i & 1:
-                place = start + i // 2 * line + i % 2 * channels
+                place = start + i // SIZE * line + i % SIZE * channels
                 for j in range(0, channels, lanes(y)):
                     tile.finish_vector(y, place + j, j, scale, shift, others, scales, shifts, adds, rectify)
 
 
 @kernel
 def transformed_gradient(x, padding, dy, parts, threads):
-    """Write into parts[0] of parts (threads, 16, C, F) the sum over all squares of dy, from that of each thread."""
-    count = len(dy) * ((dy.shape[1] + 1) // 2) * ((dy.shape[2] + 1) // 2)
+    """Write into parts[0] of parts (threads, 25, C, F) the sum over all squares of dy, from that of each thread."""
+    down, across = squares(dy)
+    count = len(dy) * down * across
     for thread in prange(threads):
         begin, end = part(count, 1, thread, threads)
         add_squares(x, padding, dy, parts[thread], begin, end)
@@ -303,12 +321,12 @@ def add_squares(x, padding, dy, sums, begin, end):
         some = min(group, end - first)
         transform_squares(x, padding, dy, first, some, inputs, step)
         for s in range(some):
-            start, read = place_square(first + s, dy, dy, 0, 2)
+            start, read = place_square(first + s, dy, dy, 0, SIZE)
             for f in range(0, filters, width):
                 here = panel_width(filters - f, lane)
-                transform_slopes(
+                transform_kernel(
                     flat_dy, start + f, dy.shape[2] * filters, filters, read,
-                    slopes, f * group + s * here, 4 * slope_step, slope_step, ALL_4, here // lane,
+                    slopes, f * group + s * here, SIDE * slope_step, slope_step, ALL_INPUTS, here // lane,
                 )  # fmt: skip
         for i in range(PLACES):
             flat = sums[i].reshape(-1)
@@ -327,15 +345,15 @@ def add_squares(x, padding, dy, sums, begin, end):
 
 @kernel
 def restore_kernels(transformed, dw, threads):
-    """Write dw (3, 3, C, F), given its transform (16, C, F)."""
+    """Write dw (3, 3, C, F), given its transform (25, C, F)."""
     channels, filters = dw.shape[2:]
     size = channels * filters
     for thread in prange(threads):
         first, last = part(channels, 1, thread, threads)
         for c in range(first, last):
-            restore_kernel(
-                transformed.reshape(-1), c * filters, 4 * size, size, ALL_4,
-                dw.reshape(-1), c * filters, 3 * size, size, ALL_3, filters // lanes(dw),
+            restore(
+                transformed.reshape(-1), c * filters, SIDE * size, size, ALL_INPUTS,
+                dw.reshape(-1), c * filters, SIZE * size, size, ALL_OUTPUTS, filters // lanes(dw),
             )  # fmt: skip
 
 
@@ -345,8 +363,8 @@ def suits(shape: tuple[int, ...], x: Array, y: Array, copies: int = 1) -> bool:
     Channels must fill vectors, and enough multiplications be saved for so many ``copies`` of the transformed weights.
     """
     lane = VECTOR_BYTES // y.itemsize
-    squares = ((y.shape[1] + 1) // 2) * ((y.shape[2] + 1) // 2)
-    saved = len(y) * (9 * y.shape[1] * y.shape[2] - PLACES * squares)
+    down, across = squares.py_func(y)
+    saved = len(y) * (SIZE * SIZE * y.shape[1] * y.shape[2] - PLACES * down * across)
     fitting = shape[:2] == (3, 3) and shape[2] % lane == shape[3] % lane == 0 and x.size > 0
     return fitting and saved > copies * SAVED
 
