@@ -191,19 +191,23 @@ def transform_kernels(w, turned, panels, threads):
 def convolve_squares(x, padding, panels, y, scale, shift, residual, rectify, threads):
     """Write into y (N, H', W', F) the convolution of x (N, H, W, C), and what follows it (see `product.finish`).
 
-    ``padding`` zeros lie on each side of x; where it is negative, that many pixels are left out.
+    ``padding`` zeros lie on each side of x; where it is negative, that many pixels are left out. Threads share out the
+    squares, or the filters where these are more: then the transformed weights are more than the squares, and each
+    thread reads only its own.
     """
     down, across = squares(y)
-    count = len(y) * down * across
+    count, filters = len(y) * down * across, y.shape[3]
+    few = count <= filters
     for thread in prange(threads):
-        begin, end = part(count, 1, thread, threads)
-        convolve_some(x, padding, panels, y, begin, end, (scale, shift, residual, rectify))
+        begin, end = (0, count) if few else part(count, 1, thread, threads)
+        first, last = part(filters, VECTORS * lanes(y), thread, threads) if few else (0, filters)
+        convolve_some(x, padding, panels, y, begin, end, first, last, (scale, shift, residual, rectify))
 
 
 @inline
-def convolve_some(x, padding, panels, y, begin, end, following):
-    """Do `convolve_squares` for squares begin..end."""
-    channels, filters, lane = x.shape[3], y.shape[3], lanes(x)
+def convolve_some(x, padding, panels, y, begin, end, first_filter, last_filter, following):
+    """Do `convolve_squares` for squares begin..end and some filters: the part of one thread."""
+    channels, filters, lane = x.shape[3], last_filter - first_filter, lanes(x)
     group = max(SQUARES, BYTES // (PLACES * (channels + filters) * x.itemsize) // ROWS * ROWS)
     group = max(1, min(group, end - begin))
     # A vector more than the squares need: the 25 places, which are written together, would else meet in one set of the
@@ -211,22 +215,22 @@ def convolve_some(x, padding, panels, y, begin, end, following):
     step, out_step = group * channels + lane, group * filters + lane
     inputs, outputs = np.empty(PLACES * step, dtype=x.dtype), np.empty(PLACES * out_step, dtype=x.dtype)
     starts = np.arange(group) * channels
-    flat_y, out_line = y.reshape(-1), y.shape[2] * filters
+    flat_y, out_line = y.reshape(-1), y.shape[2] * y.shape[3]
     for first in range(begin, end, group):
         some = min(group, end - first)
         transform_squares(x, padding, y, first, some, inputs, step)
         for i in range(PLACES):
             multiply_panels(
-                inputs[i * step : (i + 1) * step], starts, some, panels[i], channels,
+                inputs[i * step : (i + 1) * step], starts, some, panels[i, first_filter * channels :], channels,
                 outputs[i * out_step : (i + 1) * out_step], filters,
             )  # fmt: skip
         for s in range(some):
             to, written = place_square(first + s, y, y, 0, SIZE)
             restore(
                 outputs, s * filters, SIDE * out_step, out_step, ALL_INPUTS,
-                flat_y, to, out_line, filters, written, filters // lane,
+                flat_y, to + first_filter, out_line, y.shape[3], written, filters // lane,
             )  # fmt: skip
-            finish_square(flat_y, to, out_line, filters, written, following)
+            finish_square(flat_y, to, out_line, y.shape[3], first_filter, last_filter, written, following)
 
 
 @inline
@@ -276,8 +280,8 @@ def multiply_panels(x, starts, count, panels, depth, y, columns):
 
 
 @inline
-def finish_square(y, start, line, channels, written, following):
-    """Apply what follows a convolution to the pixels of a square of y that are there."""
+def finish_square(y, start, line, channels, first, last, written, following):
+    """Apply what follows a convolution to channels first..last of the pixels of a square of y that are there."""
     scale, shift, residual, rectify = following
     scales, shifts, adds = scale.size > 0, shift.size > 0, residual.size > 0
     if scales or shifts or adds or rectify:
@@ -285,30 +289,37 @@ def finish_square(y, start, line, channels, written, following):
         for i in range(SIZE * SIZE):
             if written >> i & 1:
                 place = start + i // SIZE * line + i % SIZE * channels
-                for j in range(0, channels, lanes(y)):
+                for j in range(first, last, lanes(y)):
                     tile.finish_vector(y, place + j, j, scale, shift, others, scales, shifts, adds, rectify)
 
 
 @kernel
 def transformed_gradient(x, padding, dy, parts, threads):
-    """Write into parts[0] of parts (threads, 25, C, F) the sum over all squares of dy, from that of each thread."""
+    """Write into parts[0] of parts (1 or threads, 25, C, F) the sum over all squares of dy.
+
+    Threads share out the filters where there is one part; else the squares, and what each has summed is added up.
+    """
     down, across = squares(dy)
-    count = len(dy) * down * across
+    count, filters = len(dy) * down * across, dy.shape[3]
     for thread in prange(threads):
-        begin, end = part(count, 1, thread, threads)
-        add_squares(x, padding, dy, parts[thread], begin, end)
-    flat = parts.reshape(threads, -1)
+        if len(parts) == 1:
+            first, last = part(filters, VECTORS * lanes(dy), thread, threads)
+            add_squares(x, padding, dy, parts[0], 0, count, first, last)
+        else:
+            begin, end = part(count, 1, thread, threads)
+            add_squares(x, padding, dy, parts[thread], begin, end, 0, filters)
+    flat = parts.reshape(len(parts), -1)
     for thread in prange(threads):
         begin, end = part(flat.shape[1], 1, thread, threads)
-        for other in range(1, threads):
+        for other in range(1, len(parts)):
             for i in range(begin, end):
                 flat[0, i] += flat[other, i]
 
 
 @inline
-def add_squares(x, padding, dy, sums, begin, end):
-    """Do the part of squares begin..end of `transformed_gradient`."""
-    channels, filters, lane = x.shape[3], dy.shape[3], lanes(x)
+def add_squares(x, padding, dy, sums, begin, end, first_filter, last_filter):
+    """Do `transformed_gradient` for squares begin..end and some filters: the part of one thread."""
+    channels, filters, lane = x.shape[3], last_filter - first_filter, lanes(x)
     group = max(SLOPE_SQUARES, BYTES // (PLACES * (channels + filters) * x.itemsize))
     group = max(1, min(group, end - begin))
     step, slope_step = group * channels + lane, group * filters + lane
@@ -316,7 +327,7 @@ def add_squares(x, padding, dy, sums, begin, end):
     starts = np.arange(group) * channels
     flat_dy, width = dy.reshape(-1), VECTORS * lane
     if begin == end:
-        sums[:] = 0
+        sums[:, :, first_filter:last_filter] = 0
     for first in range(begin, end, group):
         some = min(group, end - first)
         transform_squares(x, padding, dy, first, some, inputs, step)
@@ -325,7 +336,7 @@ def add_squares(x, padding, dy, sums, begin, end):
             for f in range(0, filters, width):
                 here = panel_width(filters - f, lane)
                 transform_kernel(
-                    flat_dy, start + f, dy.shape[2] * filters, filters, read,
+                    flat_dy, start + first_filter + f, dy.shape[2] * dy.shape[3], dy.shape[3], read,
                     slopes, f * group + s * here, SIDE * slope_step, slope_step, ALL_INPUTS, here // lane,
                 )  # fmt: skip
         for i in range(PLACES):
@@ -338,7 +349,7 @@ def add_squares(x, padding, dy, sums, begin, end):
                     count = ROWS if channels - k >= ROWS else FEW_ROWS if channels - k >= FEW_ROWS else 1
                     column_tile(
                         inputs, i * step + k, starts, 0, some, panel, here > lane, count,
-                        flat, k * filters + f, filters, first > begin,
+                        flat, k * dy.shape[3] + first_filter + f, dy.shape[3], first > begin,
                     )  # fmt: skip
                     k += count
 
@@ -399,7 +410,9 @@ def convolve(
 def weight_gradient(dy: Array, x: Array, padding: int) -> Array:
     """Return dw (3, 3, C, F): the sum over all pixels of (patch of x) times (dy at that pixel)."""
     channels, filters = x.shape[3], dy.shape[3]
-    parts = empty((threads(), PLACES, channels, filters), x.dtype)
+    down, across = squares.py_func(dy)
+    few = len(dy) * down * across <= filters
+    parts = empty((1 if few else threads(), PLACES, channels, filters), x.dtype)
     transformed_gradient(packed(x), padding, packed(dy), parts, threads())
     dw = empty((3, 3, channels, filters), x.dtype)
     restore_kernels(parts[0], dw, threads())
