@@ -37,7 +37,7 @@ def table() -> str:
         *map(_row, found),
         "",
         *(f"Data: {source}. " for source in sorted({record.source for record in found})),
-        *(f"Machine: {name}. " for name in sorted({_machine(record) for record in found})),
+        *_machines(found),
         _searches(),
     ]
     return "\n".join(line.rstrip() for line in lines) + "\n"
@@ -52,8 +52,14 @@ def _row(record: Record) -> str:
     return f"| `{record.name}` | {widths} | {size:,} | {epochs} | {accuracies} | {record.seconds:,.0f} s |"
 
 
-def _machine(record: Record) -> str:
-    return f"{record.machine['processor']}, {record.machine['cores']} cores, NumPy {record.versions['numpy']}"
+def _machines(found: list[Record]) -> list[str]:
+    """Return a line for each machine, the one of most records first; the others' tell which records are theirs."""
+    names: dict[str, list[str]] = {}
+    for record in found:
+        machine = f"{record.machine['processor']}, {record.machine['cores']} cores, NumPy {record.versions['numpy']}"
+        names.setdefault(machine, []).append(f"`{record.name}`")
+    usual, *others = sorted(names, key=lambda machine: -len(names[machine]))
+    return [f"Machine: {usual}. ", *(f"Machine of {', '.join(names[other])}: {other}. " for other in others)]
 
 
 def _searches() -> str:
