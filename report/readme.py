@@ -58,8 +58,9 @@ def _machines(found: list[Record]) -> list[str]:
     for record in found:
         machine = f"{record.machine['processor']}, {record.machine['cores']} cores, NumPy {record.versions['numpy']}"
         names.setdefault(machine, []).append(f"`{record.name}`")
-    usual, *others = sorted(names, key=lambda machine: -len(names[machine]))
-    return [f"Machine: {usual}. ", *(f"Machine of {', '.join(names[other])}: {other}. " for other in others)]
+    machines = sorted(names, key=lambda machine: -len(names[machine]))
+    others = [f"Machine of {', '.join(names[other])}: {other}. " for other in machines[1:]]
+    return [*(f"Machine: {usual}. " for usual in machines[:1]), *others]
 
 
 def _searches() -> str:

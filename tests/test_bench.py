@@ -5,6 +5,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -265,6 +266,17 @@ def test_the_readme_shows_the_worst_of_three_runs(tmp_path):
     assert text.count("A processor, 2 cores, 2 threads a side, 512-bit vectors, sgemm 190 GFLOP/s") == 1
     assert "Of 3 runs" in text
     assert {line.count("|") for line in text.splitlines() if line.startswith("|")} == {12}
+
+
+def test_the_readme_tells_which_records_are_of_another_machine_than_most():
+    def record(name, processor):
+        return SimpleNamespace(name=name, machine={"processor": processor, "cores": 2}, versions={"numpy": "2.4"})
+
+    records = [record("first", "A"), record("second", "B"), record("third", "B")]
+    usual, other = readme._machines(records)
+    assert usual == "Machine: B, 2 cores, NumPy 2.4. "
+    assert other == "Machine of `first`: A, 2 cores, NumPy 2.4. "
+    assert readme._machines([]) == []
 
 
 def test_the_readme_has_a_table_for_each_machine_the_last_one_first(tmp_path):
