@@ -1,6 +1,7 @@
 """Fixtures for all tests."""
 
 import os
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -12,6 +13,10 @@ os.environ["TQDM_DISABLE"] = "1"  # no progress bars between the dots
 # The first use chooses between NumPy and compiled kernels for good: a test that sets NNLIB_KERNELS for workers would
 # choose for all tests after it, which would then compare NumPy with itself.
 assert callable(kernels.relu_forward)
+# A process says once that it compiles kernels: here in whichever test needs the first one that is not kept, which may
+# be a test that counts lines. What is said is tested in processes of their own.
+if runtime := sys.modules.get("nnlib.kernels.runtime"):
+    runtime._Announcer.told = True
 
 
 @pytest.fixture(scope="session")
