@@ -173,7 +173,7 @@ def test_a_chain_gives_what_its_layers_give_one_after_the_other(train, monkeypat
     np.testing.assert_allclose(network.forward(x), inferred, rtol=1e-3, atol=2e-5)
 
 
-@pytest.mark.parametrize("size", [(6, 8), (5, 3)])
+@pytest.mark.parametrize("size", [(6, 8), (5, 3), (13, 8)])  # the last has more squares than filters
 @pytest.mark.parametrize("following", [(), ("shift",), ("scale", "shift"), ("scale", "shift", "residual")])
 def test_what_follows_a_convolution_is_the_same_in_squares(size, following, monkeypatch):
     from nnlib.kernels import convolution, winograd

@@ -188,19 +188,16 @@ def transform_kernels(w, turned, panels, threads):
 
 
 @kernel
-def convolve_squares(x, padding, panels, y, scale, shift, residual, rectify, threads):
+def convolve_squares(x, padding, panels, y, scale, shift, residual, rectify, by_filters, threads):
     """Write into y (N, H', W', F) the convolution of x (N, H, W, C), and what follows it (see `product.finish`).
 
     ``padding`` zeros lie on each side of x; where it is negative, that many pixels are left out. Threads share out the
-    squares, or the filters where these are more: then the transformed weights are more than the squares, and each
-    thread reads only its own.
+    squares, or with ``by_filters`` the filters: then each reads only its own transformed weights.
     """
-    down, across = squares(y)
-    count, filters = len(y) * down * across, y.shape[3]
-    few = count <= filters
+    count, filters = count_squares(y), y.shape[3]
     for thread in prange(threads):
-        begin, end = (0, count) if few else part(count, 1, thread, threads)
-        first, last = part(filters, VECTORS * lanes(y), thread, threads) if few else (0, filters)
+        begin, end = (0, count) if by_filters else part(count, 1, thread, threads)
+        first, last = part(filters, VECTORS * lanes(y), thread, threads) if by_filters else (0, filters)
         convolve_some(x, padding, panels, y, begin, end, first, last, (scale, shift, residual, rectify))
 
 
@@ -252,6 +249,12 @@ def squares(y):
 
 
 @inline
+def count_squares(y):
+    """Return how many squares cover all images of y."""
+    return len(y) * -(-y.shape[1] // SIZE) * -(-y.shape[2] // SIZE)
+
+
+@inline
 def place_square(square, y, images, padding, size):
     """Return where a square of y begins in flat images (N, H, W, C), and the bits of its pixels, ``size`` a side."""
     down, across = squares(y)
@@ -299,8 +302,7 @@ def transformed_gradient(x, padding, dy, parts, threads):
 
     Threads share out the filters where there is one part; else the squares, and what each has summed is added up.
     """
-    down, across = squares(dy)
-    count, filters = len(dy) * down * across, dy.shape[3]
+    count, filters = count_squares(dy), dy.shape[3]
     for thread in prange(threads):
         if len(parts) == 1:
             first, last = part(filters, VECTORS * lanes(dy), thread, threads)
@@ -374,10 +376,14 @@ def suits(shape: tuple[int, ...], x: Array, y: Array, copies: int = 1) -> bool:
     Channels must fill vectors, and enough multiplications be saved for so many ``copies`` of the transformed weights.
     """
     lane = VECTOR_BYTES // y.itemsize
-    down, across = squares.py_func(y)
-    saved = len(y) * (SIZE * SIZE * y.shape[1] * y.shape[2] - PLACES * down * across)
+    saved = len(y) * SIZE * SIZE * y.shape[1] * y.shape[2] - PLACES * count_squares.py_func(y)
     fitting = shape[:2] == (3, 3) and shape[2] % lane == shape[3] % lane == 0 and x.size > 0
     return fitting and saved > copies * SAVED
+
+
+def few_squares(y: Array) -> bool:
+    """Return whether threads should share out the filters of y: the transformed weights are more there than squares."""
+    return bool(count_squares.py_func(y) <= y.shape[3])
 
 
 def convolve(
@@ -403,16 +409,14 @@ def convolve(
         no_vector(y.dtype) if scale is None else packed(scale),
         no_vector(y.dtype) if shift is None else packed(shift),
         no_matrix(y.dtype) if residual is None else rows(residual),
-        rectify, threads(),
+        rectify, few_squares(y), threads(),
     )  # fmt: skip
 
 
 def weight_gradient(dy: Array, x: Array, padding: int) -> Array:
     """Return dw (3, 3, C, F): the sum over all pixels of (patch of x) times (dy at that pixel)."""
     channels, filters = x.shape[3], dy.shape[3]
-    down, across = squares.py_func(dy)
-    few = len(dy) * down * across <= filters
-    parts = empty((1 if few else threads(), PLACES, channels, filters), x.dtype)
+    parts = empty((1 if few_squares(dy) else threads(), PLACES, channels, filters), x.dtype)
     transformed_gradient(packed(x), padding, packed(dy), parts, threads())
     dw = empty((3, 3, channels, filters), x.dtype)
     restore_kernels(parts[0], dw, threads())
