@@ -14,7 +14,6 @@ from nnlib.functional.checks import Array, probability_to_drop, same_shape
 from nnlib.kernels.arrays import packed, rows, twin
 from nnlib.kernels.product import lanes, part
 from nnlib.kernels.runtime import kernel, threads_for
-from nnlib.kernels.tile import VECTORS
 from nnlib.memory import empty
 
 UNIT = 4096  # elements that one thread takes at the least
@@ -161,7 +160,7 @@ def move(parameter, gradient, velocity, rate, momentum, nesterov, tiny, threads)
     the velocity shrinks to numbers with which some processors compute a hundred times as slowly.
     """
     for thread in prange(threads):
-        first, last = part(parameter.shape[1], VECTORS * lanes(parameter), thread, threads)
+        first, last = part(parameter.shape[1], lanes(parameter), thread, threads)
         for i in range(len(parameter)):
             w, g, v = parameter[i, first:last], gradient[i, first:last], velocity[i, first:last]
             if nesterov:

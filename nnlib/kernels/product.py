@@ -14,15 +14,15 @@ from numba import prange
 from nnlib.functional.checks import Array
 from nnlib.kernels import tile
 from nnlib.kernels.runtime import inline, kernel
-from nnlib.kernels.tile import FEW_ROWS, ROWS, STRIP, VECTOR_BYTES, VECTORS
+from nnlib.kernels.tile import FEW_ROWS, ROWS, STRIP, TALLEST, VECTOR_BYTES, VECTORS
 from nnlib.memory import empty
 
-DEPTH = 2048  # rows of the panels that are copied together: 256 KiB, which the second cache holds
-GROUP = 8  # panels that are copied together, a kibibyte from each row of the matrix
+DEPTH = 4096 // VECTORS  # rows of the panels that are copied together: 256 KiB, which the second cache holds
+GROUP = 8  # panels that are copied together: neighbours, up to two kibibytes from each row of the matrix
 BLOCK = 2**16  # numbers of a block that several panels meet: another 256 KiB
 SHORT = 4 * ROWS  # rows of the result that are finished, or written a piece of each, while the first cache has them
-FETCHED = 16  # rows of a matrix between the one that is copied and the one that is fetched
-STEPS = 256  # rows of a panel in `transposed_product`, which every tile reads anew: 32 KiB, for the first cache
+FETCHED = 4  # rows of a matrix between the one that is copied and the one that is fetched
+STEPS = 256  # rows of a panel in `transposed_product`, which every tile reads anew: up to 64 KiB
 FAR = 512  # numbers between rows of which STEPS lie on more pages than a processor knows at once
 APART = 1024  # numbers between what two threads write over and over: a page at least, where fetching ahead ends
 
@@ -58,7 +58,7 @@ def copy_rows(source, start, stride, rows, count, panels, first, depth):
     if left >= lane:
         for r in range(rows):
             target = whole * depth + (first + r) * here
-            tile.copy_narrow(source, start + r * stride + whole, panels, target, 1, 0, ahead)
+            tile.copy_narrow(source, start + r * stride + whole, panels, target, left // lane, lane, ahead)
     if left % lane:
         for r in range(rows):
             begin, target = start + r * stride + whole, whole * depth + (first + r) * here
@@ -87,7 +87,7 @@ def copy_columns(w, taps, transposed, begin, end, first, last, lane, scratch):
             for f in range(first, last, width):
                 here = panel_width(last - f, lane)
                 target = (f - first) * count + (k - begin) * here
-                for g in range(f, min(f + here, f + width), lane):
+                for g in range(f, f + here, lane):
                     source = (tap * w.shape[1] + g) * columns + row
                     valid = max(0, min(lane, last - g))
                     if valid == lane and strip == lane:
@@ -103,35 +103,26 @@ def copy_columns(w, taps, transposed, begin, end, first, last, lane, scratch):
 @inline
 def panel_width(left, lane):
     """Return how wide the panel is that begins where ``left`` columns are left."""
-    return VECTORS * lane if left > lane else lane
+    return min(VECTORS, -(-left // lane)) * lane
 
 
 @inline
-def row_tiles(x, start, places, begin, end, segments, segment_stride, length, panel, wide, y, y_start, y_stride, add):
+def tile_rows(left, vectors):
+    """Return how many rows the tile of so many vectors has that begins where ``left`` rows are left."""
+    return TALLEST[vectors] if left >= TALLEST[vectors] else FEW_ROWS if left >= FEW_ROWS else 1
+
+
+@inline
+def row_tiles(x, start, places, begin, end, segments, segment_stride, length, panel, width, y, y_start, y_stride, add):
     """Multiply rows begin..end with a packed panel into y from y_start on, a tile at a time."""
-    r = begin
+    r, vectors = begin, width // lanes(y)
     while r < end:
-        here = y_start + (r - begin) * y_stride
-        if end - r >= ROWS:
-            if wide:
-                tile.rows_wide(x, start, places, r, segments, segment_stride, length, panel, y, here, y_stride, add)
-            else:
-                tile.rows_narrow(x, start, places, r, segments, segment_stride, length, panel, y, here, y_stride, add)
-            r += ROWS
-        elif end - r >= FEW_ROWS:
-            if wide:
-                tile.few_rows_wide(x, start, places, r, segments, segment_stride, length, panel, y, here, y_stride, add)
-            else:
-                tile.few_rows_narrow(
-                    x, start, places, r, segments, segment_stride, length, panel, y, here, y_stride, add
-                )
-            r += FEW_ROWS
-        else:
-            if wide:
-                tile.row_wide(x, start, places, r, segments, segment_stride, length, panel, y, here, y_stride, add)
-            else:
-                tile.row_narrow(x, start, places, r, segments, segment_stride, length, panel, y, here, y_stride, add)
-            r += 1
+        here, count = y_start + (r - begin) * y_stride, tile_rows(end - r, vectors)
+        tile.rows(
+            x, start, places, r, segments, segment_stride, length, panel, y, here, y_stride, add,
+            count, vectors,
+        )  # fmt: skip
+        r += count
 
 
 @inline
@@ -168,14 +159,12 @@ def product(
     The matrix is told by w, taps and ``transposed`` as in `copy_columns`.
     """
     rows, columns = y.shape
-    width = VECTORS * lanes(y)
-    panels = -(-columns // width)
     few = rows <= ROWS and not transposed
-    by_columns = few or (columns >= rows and panels >= threads)
+    by_columns = few or (columns >= rows and columns >= threads * 2 * lanes(y))
     following = scale, shift, residual, rectify
     for thread in prange(threads):
         if by_columns:
-            first, last = part(columns, lanes(y) if few else width, thread, threads)
+            first, last = part(columns, lanes(y), thread, threads)
             rows_here = 0, rows
         else:
             first, last = 0, columns
@@ -233,13 +222,13 @@ def multiply_block(
         panel = panels[(f - first) * depth : (f - first + width) * depth]
         if stop - f == width:
             row_tiles(
-                x, start, places, begin, end, segments, segment_stride, length, panel, width > lane,
+                x, start, places, begin, end, segments, segment_stride, length, panel, width,
                 flat, begin * columns + f, columns, add,
             )  # fmt: skip
         else:
             copy_block(y, begin, end, f, stop, margin, width, False)
             row_tiles(
-                x, start, places, begin, end, segments, segment_stride, length, panel, width > lane,
+                x, start, places, begin, end, segments, segment_stride, length, panel, width,
                 margin, 0, width, add,
             )  # fmt: skip
             copy_block(y, begin, end, f, stop, margin, width, True)
@@ -319,13 +308,12 @@ def transposed_product(
 def outer_products(x, places, segments, segment_stride, length, y, parts, threads):
     """Write the sum of `transposed_product` into parts (1, K, F), or each thread's terms into one of many parts."""
     steps, columns = y.shape
-    width = VECTORS * lanes(y)
     for thread in prange(threads):
         if len(parts) > 1:
             begin, end = part(steps, STEPS, thread, threads)
             add_outer_products(x, places, segments, segment_stride, length, y, begin, end, parts[thread], 0, columns)
         else:
-            begin, end = part(columns, width, thread, threads)
+            begin, end = part(columns, lanes(y), thread, threads)
             add_outer_products(x, places, segments, segment_stride, length, y, 0, steps, parts[0], begin, end)
 
 
@@ -389,32 +377,13 @@ def multiply_columns(
         panel = panels[(f - first) * terms : (f - first + width) * terms]
         k = 0
         while k < count:
-            some = ROWS if count - k >= ROWS else FEW_ROWS if count - k >= FEW_ROWS else 1
+            some = tile_rows(count - k, width // lane)
             here, there = start + k // ROWS * stride + k % ROWS, out_row + k
             if stop - f == width:
                 target = there * row + f
-                column_tile(x, here, places, place, terms, panel, width > lane, some, flat, target, row, add)
+                tile.columns(x, here, places, place, 0, 0, terms, panel, flat, target, row, add, some, width // lane)
             else:
                 copy_block(out, there, there + some, f, stop, margin, width, False)
-                column_tile(x, here, places, place, terms, panel, width > lane, some, margin, 0, width, add)
+                tile.columns(x, here, places, place, 0, 0, terms, panel, margin, 0, width, add, some, width // lane)
                 copy_block(out, there, there + some, f, stop, margin, width, True)
             k += some
-
-
-@inline
-def column_tile(x, start, places, place, length, panel, wide, count, y, y_start, y_stride, add):
-    """Add up one tile of `transposed_product`: `count` neighbours in x against a panel."""
-    if count == ROWS:
-        if wide:
-            tile.columns_wide(x, start, places, place, 0, 0, length, panel, y, y_start, y_stride, add)
-        else:
-            tile.columns_narrow(x, start, places, place, 0, 0, length, panel, y, y_start, y_stride, add)
-    elif count == FEW_ROWS:
-        if wide:
-            tile.few_columns_wide(x, start, places, place, 0, 0, length, panel, y, y_start, y_stride, add)
-        else:
-            tile.few_columns_narrow(x, start, places, place, 0, 0, length, panel, y, y_start, y_stride, add)
-    elif wide:
-        tile.column_wide(x, start, places, place, 0, 0, length, panel, y, y_start, y_stride, add)
-    else:
-        tile.column_narrow(x, start, places, place, 0, 0, length, panel, y, y_start, y_stride, add)

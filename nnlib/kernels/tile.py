@@ -1,10 +1,10 @@
 """The innermost product: a tile of results that stays in the processor's registers.
 
 Numba's own code would hold one number in a register, or leave the choice to LLVM. Here a function writes LLVM's
-intermediate code itself, which has vectors: ROWS x VECTORS accumulators, each a vector of LANES numbers, are loaded
-once, take part in all steps of a sum, and are stored once. A step loads VECTORS vectors of one operand, and for each
-row one number of the other, which is spread over a vector; so ROWS x VECTORS fused multiply-adds need only
-VECTORS + ROWS loads, and with enough accumulators the processor starts a multiply-add in every slot it has.
+intermediate code itself, which has vectors: rows x vectors accumulators are loaded once, take part in all steps of a
+sum, and are stored once. A step loads the vectors of one operand, and for each row one number of the other, which is
+spread over a vector; so 6 x 4 fused multiply-adds need only 6 + 4 loads, and with enough accumulators the processor
+starts a multiply-add in every slot it has.
 Source: Goto and van de Geijn 2008 (Anatomy of high-performance matrix multiplication), section 4; Georganas et al.
 2018 (Anatomy of high-performance deep learning convolutions), section II.
 """
@@ -18,42 +18,56 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 
-def _registers() -> tuple[int, int]:
-    """Return ``(bytes of a vector, rows of a tile)``, chosen for this processor's vector registers."""
+def _registers() -> tuple[int, int, int]:
+    """Return ``(bytes of a vector, most rows, most vectors of a tile)`` for this processor's vector registers."""
     features = llvm.get_host_cpu_features()
     if features.get("avx512f"):
-        return 64, 12  # 32 registers: 24 accumulators, two vectors of the panel, the rest for LLVM
+        return 64, 12, 4  # 32 registers: 24 accumulators, up to four vectors of the panel, the rest for LLVM
     if features.get("avx2") or features.get("avx"):
-        return 32, 6  # 16 registers: 12 accumulators
+        return 32, 6, 2  # 16 registers: 12 accumulators
     if llvm.get_default_triple().startswith(("aarch64", "arm64")):
-        return 16, 12  # NEON has 32
-    return 16, 4
+        return 16, 12, 4  # NEON has 32
+    return 16, 4, 2
 
 
-VECTOR_BYTES, ROWS = _registers()
+VECTOR_BYTES, ROWS, VECTORS = _registers()
+TALLEST = tuple(ROWS if vectors <= 2 else ROWS // 2 for vectors in range(VECTORS + 1))  # rows, given the vectors
 FEW_ROWS = 4 if ROWS > 4 else 2  # for what is left of the rows; then one by one
-VECTORS = 2  # of a panel; a narrow panel has one
 
 _INT = ir.IntType(64)
 
 
-def _tile(rows: int, vectors: int, gathered: bool) -> Any:
-    """Return the function that adds up one tile of rows x (vectors of numbers)."""
+def _tile(gathered: bool) -> Any:
+    """Return the function that adds up one tile of results: code for each of its sizes, and the choice among them."""
 
     @intrinsic
-    def tile(typing, x, x_start, places, place, segments, segment_stride, length, panel, y, y_start, y_stride, add):
+    def tile(
+        typing, x, x_start, places, place, segments, segment_stride, length, panel, y, y_start, y_stride, add,
+        rows, vectors,
+    ):  # fmt: skip
         integer = types.intp
         signature = types.void(
-            x, integer, places, integer, integer, integer, integer, panel, y, integer, integer, types.boolean
-        )
+            x, integer, places, integer, integer, integer, integer, panel, y, integer, integer, types.boolean,
+            integer, integer,
+        )  # fmt: skip
         scalar = ir.DoubleType() if y.dtype == types.float64 else ir.FloatType()
-        return signature, _Emitter(rows, vectors, gathered, scalar)
+
+        def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            *operands, rows, vectors = arguments
+            for width in range(1, VECTORS + 1):
+                with builder.if_then(builder.icmp_signed("==", vectors, _INT(width))):
+                    for height in (TALLEST[width], FEW_ROWS, 1):
+                        with builder.if_then(builder.icmp_signed("==", rows, _INT(height))):
+                            _Emitter(height, width, gathered, scalar)(context, builder, signature, operands)
+            return context.get_dummy_value()
+
+        return signature, emit
 
     return tile
 
 
 class _Emitter:
-    """Writes the intermediate code of one tile; numba calls it with the arguments of the tile function."""
+    """Writes the intermediate code of a tile of rows x (vectors of numbers)."""
 
     def __init__(self, rows: int, vectors: int, gathered: bool, scalar: Any) -> None:
         self.rows, self.vectors, self.gathered = rows, vectors, gathered
@@ -61,7 +75,7 @@ class _Emitter:
         self.align = 8 if isinstance(scalar, ir.DoubleType) else 4
         self.vector = ir.VectorType(scalar, self.lanes)
 
-    def __call__(self, context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def __call__(self, context: Any, builder: Any, signature: Any, arguments: Any) -> None:
         self.builder = builder
         x, x_start, places, place, segments, stride, length, panel, y, y_start, y_stride, add = arguments
         x, places, panel, y = data_of(context, builder, signature, arguments, (0, 2, 7, 8))
@@ -86,7 +100,6 @@ class _Emitter:
         for sum_row, cell_row in zip(sums, cells, strict=True):
             for total, cell in zip(sum_row, cell_row, strict=True):
                 builder.store(builder.load(total), cell, align=self.align)
-        return context.get_dummy_value()
 
     def _cell(self, y: Any, stride: Any, r: int, v: int) -> Any:
         """Return where vector v of row r of the result lies."""
@@ -122,14 +135,10 @@ class _Emitter:
         return step
 
 
-# rows: places[r] is where row r of the tile begins in x; the sum runs over segments of `length` neighbours.
-rows_wide, rows_narrow = _tile(ROWS, 2, False), _tile(ROWS, 1, False)
-few_rows_wide, few_rows_narrow = _tile(FEW_ROWS, 2, False), _tile(FEW_ROWS, 1, False)
-row_wide, row_narrow = _tile(1, 2, False), _tile(1, 1, False)
-# columns: the tile's rows are neighbours in x; the sum runs over places[0 .. length).
-columns_wide, columns_narrow = _tile(ROWS, 2, True), _tile(ROWS, 1, True)
-few_columns_wide, few_columns_narrow = _tile(FEW_ROWS, 2, True), _tile(FEW_ROWS, 1, True)
-column_wide, column_narrow = _tile(1, 2, True), _tile(1, 1, True)
+# rows: places[place + r] is where row r of the tile begins in x; the sum runs over segments of `length` neighbours.
+# columns: the tile's rows are neighbours in x; the sum runs over places[place .. place + length).
+# Both write ``rows`` (TALLEST[vectors], FEW_ROWS or 1) times ``vectors`` (1 to VECTORS) of y, or ``add`` to them.
+rows, columns = _tile(False), _tile(True)
 
 
 def _copy(vectors: int) -> Any:

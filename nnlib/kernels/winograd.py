@@ -30,9 +30,9 @@ from numba.extending import intrinsic
 from nnlib.functional.checks import Array
 from nnlib.kernels import tile
 from nnlib.kernels.arrays import no_matrix, no_vector, packed, rows
-from nnlib.kernels.product import column_tile, lanes, panel_width, part, row_tiles
+from nnlib.kernels.product import lanes, panel_width, part, row_tiles, tile_rows
 from nnlib.kernels.runtime import inline, kernel, threads
-from nnlib.kernels.tile import FEW_ROWS, ROWS, VECTOR_BYTES, VECTORS
+from nnlib.kernels.tile import ROWS, VECTOR_BYTES, VECTORS
 from nnlib.memory import empty
 
 SIZE, SIDE = 3, 5  # of a square of outputs, and of the inputs that it sees
@@ -279,7 +279,7 @@ def multiply_panels(x, starts, count, panels, depth, y, columns):
     for f in range(0, columns, VECTORS * lane):
         here = panel_width(columns - f, lane)
         panel = panels[f * depth : (f + here) * depth]
-        row_tiles(x, 0, starts, 0, count, 1, 0, depth, panel, here > lane, y, f, columns, False)
+        row_tiles(x, 0, starts, 0, count, 1, 0, depth, panel, here, y, f, columns, False)
 
 
 @inline
@@ -305,7 +305,7 @@ def transformed_gradient(x, padding, dy, parts, threads):
     count, filters = count_squares(dy), dy.shape[3]
     for thread in prange(threads):
         if len(parts) == 1:
-            first, last = part(filters, VECTORS * lanes(dy), thread, threads)
+            first, last = part(filters, lanes(dy), thread, threads)
             add_squares(x, padding, dy, parts[0], 0, count, first, last)
         else:
             begin, end = part(count, 1, thread, threads)
@@ -348,10 +348,10 @@ def add_squares(x, padding, dy, sums, begin, end, first_filter, last_filter):
                 panel = slopes[i * slope_step + f * group : i * slope_step + f * group + some * here]
                 k = 0
                 while k < channels:
-                    count = ROWS if channels - k >= ROWS else FEW_ROWS if channels - k >= FEW_ROWS else 1
-                    column_tile(
-                        inputs, i * step + k, starts, 0, some, panel, here > lane, count,
-                        flat, k * dy.shape[3] + first_filter + f, dy.shape[3], first > begin,
+                    count = tile_rows(channels - k, here // lane)
+                    tile.columns(
+                        inputs, i * step + k, starts, 0, 0, 0, some, panel,
+                        flat, k * dy.shape[3] + first_filter + f, dy.shape[3], first > begin, count, here // lane,
                     )  # fmt: skip
                     k += count
 
@@ -386,6 +386,11 @@ def few_squares(y: Array) -> bool:
     return bool(count_squares.py_func(y) <= y.shape[3])
 
 
+def panels_of(y: Array) -> int:
+    """Return into how many panels the filters of y are cut."""
+    return -(-y.shape[3] * y.itemsize // (VECTORS * VECTOR_BYTES))
+
+
 def convolve(
     x: Array,
     w: Array,
@@ -409,7 +414,7 @@ def convolve(
         no_vector(y.dtype) if scale is None else packed(scale),
         no_vector(y.dtype) if shift is None else packed(shift),
         no_matrix(y.dtype) if residual is None else rows(residual),
-        rectify, few_squares(y), threads(),
+        rectify, few_squares(y) and panels_of(y) >= threads(), threads(),
     )  # fmt: skip
 
 
