@@ -108,8 +108,10 @@ class Normalize(Layer):
         self.buffers["deviation"][...] = np.where(varies & (deviation > 0), deviation, 1)
 
     def forward(self, x: Array, *, train: bool = False, rng: Generator | None = None) -> tuple[Array, Context]:
-        # One for each value of an image: with three channels in its innermost loop NumPy would take six times as long.
-        mean, deviation = (np.full(x.shape[1:], self.buffers[key]) for key in ("mean", "deviation"))
+        # One for each value of an image's row: with three channels in its innermost loop NumPy would take six times as
+        # long, and one for each value of an image would cost a single image more than the rest.
+        row = x.shape[1:][-2:]
+        mean, deviation = (np.full(row, self.buffers[key]) for key in ("mean", "deviation"))
         y = x.astype(mean.dtype, copy=False) - mean
         y /= deviation
         return y, None
