@@ -105,6 +105,38 @@ def test_elementwise_twins_equal_their_functions(size):
         np.testing.assert_array_equal(a, b)
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    size=st.integers(0, 9000) | st.integers(32_000, 100_000),
+    before=st.integers(0, 3),
+    p=st.sampled_from([0.0, 0.1, 0.5, 0.7]),
+    kind=st.sampled_from([np.random.PCG64] * 3 + [np.random.MT19937, np.random.PCG64DXSM]),
+    seed=st.integers(0, 2**40),
+)
+@example(size=8193, before=1, p=0.5, kind=np.random.PCG64, seed=0)  # half of 64 bits left over, and an odd end
+@example(size=100_000, before=1, p=0.5, kind=np.random.PCG64, seed=0)  # and several threads
+def test_dropout_draws_what_the_generator_would_and_leaves_it_there(size, before, p, kind, seed):
+    x = np.random.default_rng(1).normal(size=size).astype(np.float32)
+    results, states = [], []
+    for module in (functional, kernels):
+        rng = np.random.Generator(kind(seed))
+        rng.random(before, dtype=np.float32)
+        results.append([array for _ in range(2) for array in module.dropout_forward(x, p, rng)])
+        states.append((rng.bit_generator.state, rng.random()))
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_equal(*states)
+
+
+def test_dropout_draws_the_same_where_the_state_was_set_by_hand():
+    masks = []
+    for module in (functional, kernels):
+        rng = np.random.default_rng(0)
+        rng.bit_generator.state = {**rng.bit_generator.state, "has_uint32": 1, "uinteger": 5}
+        masks.append(module.dropout_forward(np.ones(100, np.float32), 0.5, rng)[1])
+    np.testing.assert_array_equal(*masks)
+
+
 # ---- chains --------------------------------------------------------------------------------------------------------
 
 

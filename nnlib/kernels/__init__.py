@@ -2,8 +2,9 @@
 
 Who wants to know how a convolution is made fast reads, in this order: `tile` (the product that stays in registers),
 `product` (blocks that stay in the caches), `convolution` (patches that are never copied), `winograd` (kernels of 3 x 3
-pixels in fewer multiplications), then `norm`, `pool` and `elementwise` (as few passes over memory as there can be).
-`runtime` says how kernels are compiled and kept, `nnlib.chain` how neighbouring layers share a pass.
+pixels in fewer multiplications), then `norm`, `pool` and `elementwise` (as few passes over memory as there can be) and
+`pcg64` (dropout's draws by all threads). `runtime` says how kernels are compiled and kept, `nnlib.chain` how
+neighbouring layers share a pass.
 
 Compiled code needs numba, which takes a moment to import, so that happens at the first call. Without numba, and where
 the environment variable NNLIB_KERNELS is "numpy", each name is its NumPy function.

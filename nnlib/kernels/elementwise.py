@@ -12,11 +12,12 @@ from nnlib.functional import relu_forward as plain_relu_forward
 from nnlib.functional import sum_of_squares as plain_sum_of_squares
 from nnlib.functional.checks import Array, probability_to_drop, same_shape
 from nnlib.kernels.arrays import packed, rows, twin
+from nnlib.kernels.pcg64 import take, words
 from nnlib.kernels.product import lanes, part
 from nnlib.kernels.runtime import kernel, threads_for
 from nnlib.memory import empty
 
-UNIT = 4096  # elements that one thread takes at the least
+UNIT = 4096  # elements that one thread takes at the least, an even number
 WIDE = 256  # columns of a matrix whose update threads share out by columns; more rows of fewer take longer
 SUMMED = 64  # rows that are added up before the sum goes on in double precision
 
@@ -43,10 +44,13 @@ def dropout_forward(
     probability_to_drop(p)
     if not train or rng is None:
         return plain_dropout_forward(x, p, rng, train=train)
+    workers = threads_for(x.size)
+    taken = take(rng, x.size, UNIT, workers)
+    if taken is None:
+        return plain_dropout_forward(x, p, rng)
     y, mask = empty(x.shape, x.dtype), empty(x.shape, np.bool_)
-    draws = rng.random(x.size, dtype=np.float32)
     scale = x.dtype.type(1 / (1 - p))
-    draw_mask(packed(x).reshape(-1), draws, p, scale, mask.reshape(-1), y.reshape(-1), threads_for(x.size))
+    draw_mask(packed(x).reshape(-1), *taken, np.float32(p), scale, mask.reshape(-1), y.reshape(-1), workers)
     return y, mask
 
 
@@ -115,13 +119,23 @@ def pass_where_positive(dy, x, dx, threads):
 
 
 @kernel
-def draw_mask(x, draws, p, scale, mask, y, threads):
-    """mask = draws >= p; y = x * scale where the mask is set, else 0."""
+def draw_mask(x, states, skipped, p, scale, mask, y, threads):
+    """mask = draws >= p; y = x * scale where the mask is set, else 0. The draws begin as `pcg64.take` tells."""
     for thread in prange(threads):
         begin, end = part(x.size, UNIT, thread, threads)
-        for i in range(begin, end):
-            mask[i] = draws[i] >= p
-            y[i] = x[i] * (scale if draws[i] >= p else x.dtype.type(0))
+        bits = np.empty(UNIT + 2, dtype=np.uint32)
+        high, low = states[thread]
+        if skipped:
+            high, low = words(states, high, low, bits, 0, 2)
+            bits[0] = bits[1]
+        for first in range(begin, end, UNIT):
+            count = min(UNIT, end - first)
+            high, low = words(states, high, low, bits, skipped, count)
+            for i in range(count):
+                kept = np.float32(bits[i] >> np.uint32(8)) * np.float32(2.0**-24) >= p
+                mask[first + i] = kept
+                y[first + i] = x[first + i] * (scale if kept else x.dtype.type(0))
+            bits[0] = bits[count]  # where one was skipped, the half that is left
 
 
 @kernel
