@@ -112,7 +112,8 @@ class Normalize(Layer):
         # long, and one for each value of an image would cost a single image more than the rest.
         row = x.shape[1:][-2:]
         mean, deviation = (np.full(row, self.buffers[key]) for key in ("mean", "deviation"))
-        y = x.astype(mean.dtype, copy=False) - mean
+        y = x.astype(mean.dtype)  # a copy, for what is to follow in place
+        y -= mean
         y /= deviation
         return y, None
 
