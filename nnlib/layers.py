@@ -108,14 +108,7 @@ class Normalize(Layer):
         self.buffers["deviation"][...] = np.where(varies & (deviation > 0), deviation, 1)
 
     def forward(self, x: Array, *, train: bool = False, rng: Generator | None = None) -> tuple[Array, Context]:
-        # One for each value of an image's row: with three channels in its innermost loop NumPy would take six times as
-        # long, and one for each value of an image would cost a single image more than the rest.
-        row = x.shape[1:][-2:]
-        mean, deviation = (np.full(row, self.buffers[key]) for key in ("mean", "deviation"))
-        y = x.astype(mean.dtype)  # a copy, for what is to follow in place
-        y -= mean
-        y /= deviation
-        return y, None
+        return kernels.normalize(x, self.buffers["mean"], self.buffers["deviation"]), None
 
     def backward(self, dy: Array, context: Context, *, input_grad: bool = True) -> tuple[Array | None, Gradients]:
         return (dy / self.buffers["deviation"] if input_grad else None), {}

@@ -320,7 +320,9 @@ class Network:
             if x.ndim == 4 and (*x.shape[2:], x.shape[1]) == self.input_shape:
                 hint = "its channels come first (NCHW), but images are NHWC: give x.transpose(0, 2, 3, 1)"
             raise ValueError(f"network: x has shape {x.shape}, expected ({expected}); {hint}")
-        if x.dtype.kind == "f" and not (finite := np.isfinite(x)).all():
+        # A finite sum of squares, one pass in all threads, says that all is finite; of large numbers it need not be.
+        doubtful = x.dtype.kind == "f" and not math.isfinite(kernels.sum_of_squares(x))
+        if doubtful and not (finite := np.isfinite(x)).all():
             row = int(np.argwhere(~finite)[0, 0])
             raise ValueError(f"network: expected finite values, but row {row} of x holds NaN or infinity")
         return x if x.dtype.kind != "f" else x.astype(self.vector.dtype, copy=False)

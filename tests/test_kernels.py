@@ -105,6 +105,20 @@ def test_elementwise_twins_equal_their_functions(size):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("shape", [(2, 5, 7, 3), (40, 32, 32, 3), (3, 48, 48, 1), (6, 11), (0, 4, 4, 3)])
+@pytest.mark.parametrize("kind", [np.uint8, np.float32, np.float64])
+def test_normalizing_equals_its_function_in_every_precision(shape, kind):
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, size=shape).astype(kind)
+    for dtype in (np.float32, np.float64):
+        mean, deviation = (rng.uniform(1, 200, shape[-1]).astype(dtype) for _ in range(2))
+        for images in (x, x[::-1]):
+            y = kernels.normalize(images, mean, deviation)
+            assert y.dtype == dtype
+            np.testing.assert_array_equal(y, functional.normalize(images, mean, deviation))
+            np.testing.assert_allclose(y, (images - mean.astype(float)) / deviation, rtol=1e-5, atol=1e-5)
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     size=st.integers(0, 9000) | st.integers(32_000, 100_000),

@@ -283,6 +283,12 @@ def test_values_that_are_not_finite_are_told_by_row(use, value):
         getattr(network, use)(x, *arguments)
 
 
+@pytest.mark.parametrize(("kind", "value"), [(np.float16, 6e4), (np.float32, 1e20)])
+def test_values_whose_squares_overflow_are_finite(kind, value):
+    network = make("face_cnn")
+    assert np.isfinite(network.forward(np.full((2, *network.input_shape), value, kind))).all()
+
+
 def test_channels_first_by_mistake_is_named():
     network = make("face_cnn")
     x = np.zeros((5, 2, 16, 16), np.uint8)

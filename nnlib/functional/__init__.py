@@ -5,7 +5,7 @@ from nnlib.functional.conv import conv2d_backward, conv2d_forward
 from nnlib.functional.descent import add_decay, momentum_step, sum_of_squares
 from nnlib.functional.dropout import dropout_backward, dropout_forward
 from nnlib.functional.linear import linear_backward, linear_forward
-from nnlib.functional.norm import batch_norm_backward, batch_norm_forward
+from nnlib.functional.norm import batch_norm_backward, batch_norm_forward, normalize
 from nnlib.functional.pool import (
     global_avg_pool2d_backward,
     global_avg_pool2d_forward,
@@ -30,6 +30,7 @@ __all__ = [
     "max_pool2d_backward",
     "max_pool2d_forward",
     "momentum_step",
+    "normalize",
     "relu_backward",
     "relu_forward",
     "softmax",

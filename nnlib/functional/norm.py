@@ -86,3 +86,24 @@ def sum_rows(rows: Array) -> Array:
 def _sum_products(a: Array, b: Array) -> Array:
     """Return the sum of a * b over the first axis, (M, C) to (C,), without the array of products."""
     return np.einsum("mc,mc->c", a, b)
+
+
+def normalize(x: Array, mean: Array, deviation: Array) -> Array:
+    """Return ``y = (x - mean) / deviation``, along the last axis.
+
+    x: (N, ..., C), uint8 or floats;  mean, deviation: (C,).  y: shape of x, dtype of mean.
+    """
+    mean, deviation = widened(mean, x.shape), widened(deviation, x.shape)
+    y = x.astype(mean.dtype)
+    y -= mean
+    y /= deviation
+    return y
+
+
+def widened(vector: Array, shape: tuple[int, ...]) -> Array:
+    """Return a vector (C,) for each pixel of one row of images of ``shape`` (N, H, W, C): (W, C).
+
+    With three channels in its innermost loop NumPy would take six times as long; a whole image of them would cost a
+    single input more than the rest.
+    """
+    return np.full(shape[1:][-2:], vector)

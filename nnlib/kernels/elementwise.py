@@ -1,4 +1,4 @@
-"""Passes over memory: rectifier, dropout, sums over rows, and the optimiser's update, each read and written once."""
+"""Passes over memory: rectifier, dropout, an input's mean and deviation, sums, and the optimiser's update."""
 
 import numpy as np
 from numba import prange
@@ -7,11 +7,13 @@ from nnlib.functional import add_decay as plain_add_decay
 from nnlib.functional import dropout_backward as plain_dropout_backward
 from nnlib.functional import dropout_forward as plain_dropout_forward
 from nnlib.functional import momentum_step as plain_momentum_step
+from nnlib.functional import normalize as plain_normalize
 from nnlib.functional import relu_backward as plain_relu_backward
 from nnlib.functional import relu_forward as plain_relu_forward
 from nnlib.functional import sum_of_squares as plain_sum_of_squares
 from nnlib.functional.checks import Array, probability_to_drop, same_shape
-from nnlib.kernels.arrays import packed, rows, twin
+from nnlib.functional.norm import widened
+from nnlib.kernels.arrays import FLOATS, packed, rows, twin
 from nnlib.kernels.pcg64 import take, words
 from nnlib.kernels.product import lanes, part
 from nnlib.kernels.runtime import kernel, threads_for
@@ -92,6 +94,17 @@ def sum_of_squares(parameter: Array) -> float:
     return float(sums.sum())
 
 
+def normalize(x: Array, mean: Array, deviation: Array) -> Array:
+    kind = mean.dtype
+    if kind not in FLOATS or deviation.dtype != kind or x.dtype not in (np.uint8, kind) or not x.size:
+        return plain_normalize(x, mean, deviation)
+    y = empty(x.shape, kind)
+    mean, deviation = (widened(vector, x.shape).reshape(-1) for vector in (mean, deviation))
+    shape = -1, len(mean)
+    centre(packed(x).reshape(shape), mean, deviation, y.reshape(shape), threads_for(x.size))
+    return y
+
+
 def column_sums(y: Array) -> Array:
     """Return the sum of y (..., C) over all axes but the last: (C,), added up in double precision."""
     workers = threads_for(y.size)
@@ -116,6 +129,16 @@ def pass_where_positive(dy, x, dx, threads):
         begin, end = part(x.size, UNIT, thread, threads)
         for i in range(begin, end):
             dx[i] = dy[i] if x[i] > 0 else dy.dtype.type(0)
+
+
+@kernel
+def centre(x, mean, deviation, y, threads):
+    """y = (x - mean) / deviation, row by row."""
+    for thread in prange(threads):
+        begin, end = part(len(x), 1, thread, threads)
+        for r in range(begin, end):
+            for j in range(len(mean)):
+                y[r, j] = (mean.dtype.type(x[r, j]) - mean[j]) / deviation[j]
 
 
 @kernel
