@@ -92,18 +92,20 @@ def normalize(x: Array, mean: Array, deviation: Array) -> Array:
     """Return ``y = (x - mean) / deviation``, along the last axis.
 
     x: (N, ..., C), uint8 or floats;  mean, deviation: (C,).  y: shape of x, dtype of mean.
+    Raises ValueError when the shapes do not fit.
     """
-    mean, deviation = widened(mean, x.shape), widened(deviation, x.shape)
+    mean, deviation = widened("mean", mean, x.shape), widened("deviation", deviation, x.shape)
     y = x.astype(mean.dtype)
     y -= mean
     y /= deviation
     return y
 
 
-def widened(vector: Array, shape: tuple[int, ...]) -> Array:
+def widened(name: str, vector: Array, shape: tuple[int, ...]) -> Array:
     """Return a vector (C,) for each pixel of one row of images of ``shape`` (N, H, W, C): (W, C).
 
     With three channels in its innermost loop NumPy would take six times as long; a whole image of them would cost a
-    single input more than the rest.
+    single input more than the rest. Raises ValueError when the vector has not a number for each channel.
     """
+    same_shape(f"normalize: {name}", vector, shape[-1:])
     return np.full(shape[1:][-2:], vector)

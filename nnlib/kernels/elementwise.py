@@ -99,9 +99,10 @@ def normalize(x: Array, mean: Array, deviation: Array) -> Array:
     if kind not in FLOATS or deviation.dtype != kind or x.dtype not in (np.uint8, kind) or not x.size:
         return plain_normalize(x, mean, deviation)
     y = empty(x.shape, kind)
-    mean, deviation = (widened(vector, x.shape).reshape(-1) for vector in (mean, deviation))
-    shape = -1, len(mean)
-    centre(packed(x).reshape(shape), mean, deviation, y.reshape(shape), threads_for(x.size))
+    wide_mean, wide_deviation = widened("mean", mean, x.shape), widened("deviation", deviation, x.shape)
+    shape = -1, wide_mean.size
+    operands = packed(x).reshape(shape), wide_mean.reshape(-1), wide_deviation.reshape(-1), y.reshape(shape)
+    centre(*operands, threads_for(x.size))
     return y
 
 
