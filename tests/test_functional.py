@@ -151,6 +151,7 @@ def test_functions_return_the_dtype_they_were_given_and_write_into_no_operand(dt
         (lambda f: f.relu_backward(np.ones(3), np.ones(4)), "dy has shape (3,), expected (4,)"),
         (lambda f: f.dropout_forward(np.ones(3), 1.0, np.random.default_rng(0)), "lies in [0, 1), got 1.0"),
         (lambda f: f.dropout_forward(np.ones(3), 0.5, None), "needs rng"),
+        (lambda f: f.dropout_forward(np.ones(3), 0.5, 7), "needs rng, a numpy.random.Generator"),
         (lambda f: f.normalize(np.ones((2, 3)), np.ones(4), np.ones(3)), "mean has shape (4,), expected (3,)"),
         (lambda f: f.normalize(np.ones((2, 3)), np.ones(3), np.ones(1)), "normalize: deviation has shape (1,)"),
         (lambda f: f.softmax_cross_entropy(np.ones((0, 3)), np.ones(0, dtype=int)), "N >= 1"),

@@ -70,12 +70,16 @@ def norm_operands(
     """Raise ValueError unless the arrays fit a batch normalisation of x over all axes but the last."""
     if x.ndim < 2:
         raise ValueError(f"batch_norm: x has shape {x.shape}, expected (N, C) or (N, H, W, C)")
-    named = {"gamma": gamma, "beta": beta, "running_mean": running_mean, "running_var": running_var}
-    for name, array in named.items():
-        same_shape(f"batch_norm: {name}", array, x.shape[-1:])
+    per_channel("batch_norm", x, gamma=gamma, beta=beta, running_mean=running_mean, running_var=running_var)
     values = math.prod(x.shape[:-1])
     if train and values < 2:
         raise ValueError(f"batch_norm: training needs two values a channel at least, x of shape {x.shape} has {values}")
+
+
+def per_channel(what: str, x: Array, **vectors: Array) -> None:
+    """Raise ValueError unless each of the vectors has a number for each channel of x, its last axis."""
+    for name, vector in vectors.items():
+        same_shape(f"{what}: {name}", vector, x.shape[-1:])
 
 
 def _integer(what: str, value: int, least: int) -> None:

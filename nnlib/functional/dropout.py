@@ -18,7 +18,7 @@ def dropout_forward(
     probability_to_drop(p)
     if not train:
         return x, None
-    if rng is None:
+    if not isinstance(rng, np.random.Generator):
         raise ValueError("dropout: training needs rng, a numpy.random.Generator to draw the mask from")
     # float32 draws for every dtype: the same seed gives the same mask in float32 training and float64 checks.
     mask = rng.random(x.shape, dtype=np.float32) >= p

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nnlib.functional.checks import Array, norm_operands, same_shape
+from nnlib.functional.checks import Array, norm_operands, per_channel, same_shape
 
 
 class NormContext(NamedTuple):
@@ -94,18 +94,11 @@ def normalize(x: Array, mean: Array, deviation: Array) -> Array:
     x: (N, ..., C), uint8 or floats;  mean, deviation: (C,).  y: shape of x, dtype of mean.
     Raises ValueError when the shapes do not fit.
     """
-    mean, deviation = widened("mean", mean, x.shape), widened("deviation", deviation, x.shape)
+    per_channel("normalize", x, mean=mean, deviation=deviation)
+    # One for each number in a row of an image: with three channels in its innermost loop NumPy would take six times as
+    # long, and one for each in an image would cost a single input more than the rest.
+    row = x.shape[1:][-2:]
     y = x.astype(mean.dtype)
-    y -= mean
-    y /= deviation
+    y -= np.full(row, mean)
+    y /= np.full(row, deviation)
     return y
-
-
-def widened(name: str, vector: Array, shape: tuple[int, ...]) -> Array:
-    """Return a vector (C,) for each pixel of one row of images of ``shape`` (N, H, W, C): (W, C).
-
-    With three channels in its innermost loop NumPy would take six times as long; a whole image of them would cost a
-    single input more than the rest. Raises ValueError when the vector has not a number for each channel.
-    """
-    same_shape(f"normalize: {name}", vector, shape[-1:])
-    return np.full(shape[1:][-2:], vector)

@@ -13,13 +13,12 @@ from nnlib.kernels.elementwise import (
     dropout_backward,
     dropout_forward,
     momentum_step,
-    normalize,
     relu_backward,
     relu_forward,
     sum_of_squares,
 )
 from nnlib.kernels.linear import linear_backward, linear_forward
-from nnlib.kernels.norm import batch_norm_backward, batch_norm_forward
+from nnlib.kernels.norm import batch_norm_backward, batch_norm_forward, normalize
 from nnlib.kernels.pool import max_pool2d_backward, max_pool2d_forward
 
 __all__ = [

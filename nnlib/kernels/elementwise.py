@@ -1,4 +1,4 @@
-"""Passes over memory: rectifier, dropout, an input's mean and deviation, sums, and the optimiser's update."""
+"""Passes over memory: rectifier, dropout, sums over rows, and the optimiser's update, each read and written once."""
 
 import numpy as np
 from numba import prange
@@ -7,14 +7,12 @@ from nnlib.functional import add_decay as plain_add_decay
 from nnlib.functional import dropout_backward as plain_dropout_backward
 from nnlib.functional import dropout_forward as plain_dropout_forward
 from nnlib.functional import momentum_step as plain_momentum_step
-from nnlib.functional import normalize as plain_normalize
 from nnlib.functional import relu_backward as plain_relu_backward
 from nnlib.functional import relu_forward as plain_relu_forward
 from nnlib.functional import sum_of_squares as plain_sum_of_squares
 from nnlib.functional.checks import Array, probability_to_drop, same_shape
-from nnlib.functional.norm import widened
-from nnlib.kernels.arrays import FLOATS, packed, rows, twin
-from nnlib.kernels.pcg64 import take, words
+from nnlib.kernels.arrays import packed, rows, twin
+from nnlib.kernels.pcg64 import number, take, words
 from nnlib.kernels.product import lanes, part
 from nnlib.kernels.runtime import kernel, threads_for
 from nnlib.memory import empty
@@ -44,7 +42,7 @@ def dropout_forward(
     x: Array, p: float, rng: np.random.Generator | None, *, train: bool = True
 ) -> tuple[Array, Array | None]:
     probability_to_drop(p)
-    if not train or rng is None:
+    if not train or not isinstance(rng, np.random.Generator):
         return plain_dropout_forward(x, p, rng, train=train)
     workers = threads_for(x.size)
     taken = take(rng, x.size, UNIT, workers)
@@ -94,18 +92,6 @@ def sum_of_squares(parameter: Array) -> float:
     return float(sums.sum())
 
 
-def normalize(x: Array, mean: Array, deviation: Array) -> Array:
-    kind = mean.dtype
-    if kind not in FLOATS or deviation.dtype != kind or x.dtype not in (np.uint8, kind) or not x.size:
-        return plain_normalize(x, mean, deviation)
-    y = empty(x.shape, kind)
-    wide_mean, wide_deviation = widened("mean", mean, x.shape), widened("deviation", deviation, x.shape)
-    shape = -1, wide_mean.size
-    operands = packed(x).reshape(shape), wide_mean.reshape(-1), wide_deviation.reshape(-1), y.reshape(shape)
-    centre(*operands, threads_for(x.size))
-    return y
-
-
 def column_sums(y: Array) -> Array:
     """Return the sum of y (..., C) over all axes but the last: (C,), added up in double precision."""
     workers = threads_for(y.size)
@@ -133,33 +119,23 @@ def pass_where_positive(dy, x, dx, threads):
 
 
 @kernel
-def centre(x, mean, deviation, y, threads):
-    """y = (x - mean) / deviation, row by row."""
-    for thread in prange(threads):
-        begin, end = part(len(x), 1, thread, threads)
-        for r in range(begin, end):
-            for j in range(len(mean)):
-                y[r, j] = (mean.dtype.type(x[r, j]) - mean[j]) / deviation[j]
-
-
-@kernel
 def draw_mask(x, states, skipped, p, scale, mask, y, threads):
     """mask = draws >= p; y = x * scale where the mask is set, else 0. The draws begin as `pcg64.take` tells."""
     for thread in prange(threads):
         begin, end = part(x.size, UNIT, thread, threads)
         bits = np.empty(UNIT + 2, dtype=np.uint32)
         high, low = states[thread]
-        if skipped:
+        if skipped:  # begin with the upper half
             high, low = words(states, high, low, bits, 0, 2)
             bits[0] = bits[1]
         for first in range(begin, end, UNIT):
             count = min(UNIT, end - first)
             high, low = words(states, high, low, bits, skipped, count)
             for i in range(count):
-                kept = np.float32(bits[i] >> np.uint32(8)) * np.float32(2.0**-24) >= p
+                kept = number(bits[i]) >= p
                 mask[first + i] = kept
                 y[first + i] = x[first + i] * (scale if kept else x.dtype.type(0))
-            bits[0] = bits[count]  # where one was skipped, the half that is left
+            bits[0] = bits[count]  # the half that is left, where one was skipped
 
 
 @kernel

@@ -1,4 +1,7 @@
-"""Batch normalisation in the fewest passes over memory, with what follows it: a residual sum and the rectifier."""
+"""Batch normalisation in the fewest passes over memory, with what follows it: a residual sum and the rectifier.
+
+And what comes before all: the normalisation of inputs.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,10 +11,11 @@ from numba import prange
 
 from nnlib.functional import batch_norm_backward as plain_backward
 from nnlib.functional import batch_norm_forward as plain_forward
-from nnlib.functional.checks import Array, norm_operands, same_shape
-from nnlib.kernels.arrays import no_matrix, packed, twin
+from nnlib.functional import normalize as plain_normalize
+from nnlib.functional.checks import Array, norm_operands, per_channel, same_shape
+from nnlib.kernels.arrays import FLOATS, no_matrix, packed, twin
 from nnlib.kernels.product import part
-from nnlib.kernels.runtime import inline, kernel, threads
+from nnlib.kernels.runtime import inline, kernel, threads, threads_for
 from nnlib.memory import empty
 
 NUMBERS = 32768  # of a block of rows, which the second cache holds for a second look
@@ -103,6 +107,19 @@ def norm_gradient(dy: Array, context: NormContext, *, add: Array | None = None) 
     return dx, dgamma, dbeta, g
 
 
+def normalize(x: Array, mean: Array, deviation: Array) -> Array:
+    kind = mean.dtype
+    if kind not in FLOATS or deviation.dtype != kind or x.dtype not in (np.uint8, kind) or not x.size:
+        return plain_normalize(x, mean, deviation)
+    per_channel("normalize", x, mean=mean, deviation=deviation)
+    wide, y = widener(x), empty(x.shape, kind)
+    centre(wide(x), packed(mean), packed(deviation), wide(y), threads_for(x.size))
+    return y
+
+
+normalize.__doc__ = plain_normalize.__doc__
+
+
 def widener(x: Array) -> Callable[[Array], Array]:
     """Return a function that views arrays like x (..., C) as rows of several pixels.
 
@@ -121,6 +138,18 @@ def repeated(vector, width):
     return vector if len(vector) == width else np.ascontiguousarray(
         np.broadcast_to(vector, (width // len(vector), len(vector)))
     ).reshape(-1)
+
+
+@kernel
+def centre(x, mean, deviation, y, threads):
+    """Write into y (x - mean) / deviation."""
+    width = x.shape[1]
+    means, deviations = repeated(mean, width), repeated(deviation, width)
+    for thread in prange(threads):
+        begin, end = part(len(x), 1, thread, threads)
+        for r in range(begin, end):
+            for j in range(width):
+                y[r, j] = (mean.dtype.type(x[r, j]) - means[j]) / deviations[j]
 
 
 @kernel

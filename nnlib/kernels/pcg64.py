@@ -100,3 +100,9 @@ def words(states, high, low, out, first, count):
         bits = bits >> turn | bits << (np.uint64(64) - turn & np.uint64(63))
         out[i], out[i + 1] = np.uint32(bits & np.uint64(0xFFFFFFFF)), np.uint32(bits >> np.uint64(32))
     return high, low
+
+
+@inline
+def number(bits):
+    """Return the float32 in [0, 1) that NumPy makes of 32 bits: their first 24."""
+    return np.float32(bits >> np.uint32(8)) * np.float32(2.0**-24)
