@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from nnlib import bench, cli
-from nnlib.bench import process, store, tables
+from nnlib.bench import machine, process, store, tables
 from nnlib.bench.measure import ratio, same_size
 from nnlib.bench.process import Worker, environment
 from nnlib.bench.worker import timed
@@ -249,6 +249,16 @@ def sample(seconds, share, torch, memory):
         "date": "2026-11-23T10:00:00+00:00", "machine": machine, "versions": {"numpy": "2.4.6"}, "load": 0.1,
         "peak_gflops": 190.0, "copy_gbs": 18.0, "rows": [row, {**row, "task": "infer", "batch": 1, "memory_mib": None}],
     }  # fmt: skip
+
+
+def test_a_processor_is_told_by_family_and_model_where_linux_knows_them(tmp_path):
+    cpuinfo = tmp_path / "cpuinfo"
+    assert machine.generation(cpuinfo) == ""
+    cpuinfo.write_text("processor\t: 0\nBogoMIPS\t: 50.00\nCPU part\t: 0xd0c\n\n")  # an ARM
+    assert machine.generation(cpuinfo) == ""
+    core = "processor\t: {}\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\nflags\t: a b:c\n\n"
+    cpuinfo.write_text(core.format(0) + core.format(1))
+    assert machine.generation(cpuinfo) == " (family 25, model 17)"
 
 
 def test_the_readme_shows_the_worst_of_three_runs(tmp_path):

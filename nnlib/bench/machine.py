@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,21 @@ def describe(matrix: int, copied: int, threads: int) -> dict[str, Any]:
     """Return the machine, the versions that a time depends on, and the two rates."""
     rates = {"peak_gflops": product_rate(matrix), "copy_gbs": copy_rate(copied)}
     # Afterwards: where kernels are compiled, `records.machine` looks at them, which starts their threads.
-    return {"machine": {**records.machine(), "threads": threads}, "versions": records.versions(), **rates}
+    machine = records.machine()
+    machine |= {"processor": machine["processor"] + generation(), "threads": threads}
+    return {"machine": machine, "versions": records.versions(), **rates}
+
+
+def generation(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Return the x86 family and model as `` (family 25, model 17)``, or nothing where the system does not tell them.
+
+    Virtual machines call several generations of a processor by one name, and one of them may be twice as fast.
+    """
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    if "cpu family" not in fields or "model" not in fields:
+        return ""
+    return f" (family {fields['cpu family']}, model {fields['model']})"
 
 
 def product_rate(size: int) -> float:
