@@ -162,13 +162,17 @@ def made_here(record: Record) -> bool:
     return record.versions == versions() and {**record.machine, "blas": blas} == machine()
 
 
+def cpuinfo(path: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
+    """Return what Linux tells of the first processor, by its names for it; nothing on another system."""
+    if not path.is_file():
+        return {}
+    first, _, _ = path.read_text().partition("\n\n")
+    fields = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): value.strip() for name, _, value in fields}
+
+
 def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    return cpuinfo().get("model name") or platform.processor() or platform.machine()
 
 
 def _npz(arrays: dict[str, Array]) -> bytes:

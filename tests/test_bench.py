@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from nnlib import bench, cli
+from nnlib import bench, cli, records
 from nnlib.bench import machine, process, store, tables
 from nnlib.bench.measure import ratio, same_size
 from nnlib.bench.process import Worker, environment
@@ -106,6 +106,7 @@ def test_a_run_of_nnlib_alone(monkeypatch):
     assert run["machine"]["threads"] == 1
     assert [point["batch"] for point in run["growth"]["batch"]] == [1, 2]
     assert [point["side"] for point in run["growth"]["side"]] == [4, 8]
+    assert run["machine"]["processor"] == records.machine()["processor"] + machine.generation(records.cpuinfo())
     assert run["machine"]["processor"] in lines[0]
     assert len({len(line) for line in lines[1:4]}) == 1
     assert sum("tiny" in line for line in lines) == 4
@@ -252,13 +253,14 @@ def sample(seconds, share, torch, memory):
 
 
 def test_a_processor_is_told_by_family_and_model_where_linux_knows_them(tmp_path):
-    cpuinfo = tmp_path / "cpuinfo"
-    assert machine.generation(cpuinfo) == ""
-    cpuinfo.write_text("processor\t: 0\nBogoMIPS\t: 50.00\nCPU part\t: 0xd0c\n\n")  # an ARM
-    assert machine.generation(cpuinfo) == ""
+    path = tmp_path / "cpuinfo"
+    assert machine.generation(records.cpuinfo(path)) == ""  # no Linux
+    path.write_text("processor\t: 0\nBogoMIPS\t: 50.00\nCPU part\t: 0xd0c\n\n")  # an ARM
+    assert machine.generation(records.cpuinfo(path)) == ""
     core = "processor\t: {}\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\nflags\t: a b:c\n\n"
-    cpuinfo.write_text(core.format(0) + core.format(1))
-    assert machine.generation(cpuinfo) == " (family 25, model 17)"
+    path.write_text(core.format(0) + core.format(1))
+    assert records.cpuinfo(path)["processor"] == "0"
+    assert machine.generation(records.cpuinfo(path)) == " (family 25, model 17)"
 
 
 def test_the_readme_shows_the_worst_of_three_runs(tmp_path):

@@ -1,8 +1,7 @@
 """What the machine can do, in a process of its own: the rate of a matrix product and of a copy."""
 
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,20 +16,18 @@ def describe(matrix: int, copied: int, threads: int) -> dict[str, Any]:
     rates = {"peak_gflops": product_rate(matrix), "copy_gbs": copy_rate(copied)}
     # Afterwards: where kernels are compiled, `records.machine` looks at them, which starts their threads.
     machine = records.machine()
-    machine |= {"processor": machine["processor"] + generation(), "threads": threads}
+    machine |= {"processor": machine["processor"] + generation(records.cpuinfo()), "threads": threads}
     return {"machine": machine, "versions": records.versions(), **rates}
 
 
-def generation(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+def generation(cpuinfo: Mapping[str, str]) -> str:
     """Return the x86 family and model as `` (family 25, model 17)``, or nothing where the system does not tell them.
 
     Virtual machines call several generations of a processor by one name, and one of them may be twice as fast.
     """
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    if "cpu family" not in fields or "model" not in fields:
+    if "cpu family" not in cpuinfo or "model" not in cpuinfo:
         return ""
-    return f" (family {fields['cpu family']}, model {fields['model']})"
+    return f" (family {cpuinfo['cpu family']}, model {cpuinfo['model']})"
 
 
 def product_rate(size: int) -> float:
