@@ -1,4 +1,8 @@
-"""Passes over memory: rectifier, dropout, sums over rows, and the optimiser's update, each read and written once."""
+"""Passes over memory: rectifier, dropout, sums over rows, and the optimiser's update.
+
+Loops count from 0 in slices of a thread's own: an index that might be negative, which to NumPy means from the end, is
+looked at for each number, and one number is then computed at a time instead of a vector.
+"""
 
 import numpy as np
 from numba import prange
@@ -19,6 +23,7 @@ from nnlib.memory import empty
 
 UNIT = 4096  # elements that one thread takes at the least, an even number
 WIDE = 256  # columns of a matrix whose update threads share out by columns; more rows of fewer take longer
+SQUARES = 512  # sums of squares that go on side by side
 SUMMED = 64  # rows that are added up before the sum goes on in double precision
 
 
@@ -105,8 +110,9 @@ def rectify(x, y, threads):
     """y = max(0, x); a NaN stays."""
     for thread in prange(threads):
         begin, end = part(x.size, UNIT, thread, threads)
-        for i in range(begin, end):
-            y[i] = x.dtype.type(0) if x[i] < 0 else x[i]
+        source, target = x[begin:end], y[begin:end]
+        for i in range(end - begin):
+            target[i] = x.dtype.type(0) if source[i] < 0 else source[i]
 
 
 @kernel
@@ -114,8 +120,9 @@ def pass_where_positive(dy, x, dx, threads):
     """dx = dy where x > 0, else 0."""
     for thread in prange(threads):
         begin, end = part(x.size, UNIT, thread, threads)
-        for i in range(begin, end):
-            dx[i] = dy[i] if x[i] > 0 else dy.dtype.type(0)
+        slope, source, target = dy[begin:end], x[begin:end], dx[begin:end]
+        for i in range(end - begin):
+            target[i] = slope[i] if source[i] > 0 else dy.dtype.type(0)
 
 
 @kernel
@@ -131,10 +138,11 @@ def draw_mask(x, states, skipped, p, scale, mask, y, threads):
         for first in range(begin, end, UNIT):
             count = min(UNIT, end - first)
             high, low = words(states, high, low, bits, skipped, count)
+            source, target, kept = x[first : first + count], y[first : first + count], mask[first : first + count]
             for i in range(count):
-                kept = number(bits[i]) >= p
-                mask[first + i] = kept
-                y[first + i] = x[first + i] * (scale if kept else x.dtype.type(0))
+                kept[i] = number(bits[i]) >= p
+            for i in range(count):
+                target[i] = source[i] * (scale if kept[i] else x.dtype.type(0))
             bits[0] = bits[count]  # the half that is left, where one was skipped
 
 
@@ -143,8 +151,9 @@ def keep(dy, mask, scale, dx, threads):
     """dx = dy * scale where the mask is set, else 0."""
     for thread in prange(threads):
         begin, end = part(dy.size, UNIT, thread, threads)
-        for i in range(begin, end):
-            dx[i] = dy[i] * (scale if mask[i] else dy.dtype.type(0))
+        slope, kept, target = dy[begin:end], mask[begin:end], dx[begin:end]
+        for i in range(end - begin):
+            target[i] = slope[i] * (scale if kept[i] else dy.dtype.type(0))
 
 
 @kernel
@@ -194,8 +203,9 @@ def add_multiple(y, x, factor, threads):
     """y += factor * x, flat."""
     for thread in prange(threads):
         begin, end = part(x.size, UNIT, thread, threads)
-        for i in range(begin, end):
-            y[i] += factor * x[i]
+        source, target = x[begin:end], y[begin:end]
+        for i in range(end - begin):
+            target[i] += factor * source[i]
 
 
 @kernel
@@ -203,10 +213,9 @@ def part_squares(x, sums, threads):
     """sums[thread] = the sum of squares of the thread's part of x, in double precision."""
     for thread in prange(threads):
         begin, end = part(x.size, UNIT, thread, threads)
-        lanes = np.zeros(16)
-        for i in range(begin, end - 15, 16):
-            for j in range(16):
-                lanes[j] += x[i + j] * np.float64(x[i + j])
-        for i in range(end - (end - begin) % 16, end):
-            lanes[0] += x[i] * np.float64(x[i])
-        sums[thread] = lanes.sum()
+        squares = np.zeros(SQUARES)
+        for first in range(begin, end, SQUARES):
+            some = x[first : min(end, first + SQUARES)]
+            for i in range(len(some)):
+                squares[i] += some[i] * np.float64(some[i])
+        sums[thread] = squares.sum()

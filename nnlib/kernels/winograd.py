@@ -313,9 +313,11 @@ def transformed_gradient(x, padding, dy, parts, threads):
     flat = parts.reshape(len(parts), -1)
     for thread in prange(threads):
         begin, end = part(flat.shape[1], 1, thread, threads)
+        total = flat[0, begin:end]
         for other in range(1, len(parts)):
-            for i in range(begin, end):
-                flat[0, i] += flat[other, i]
+            some = flat[other, begin:end]
+            for i in range(len(total)):
+                total[i] += some[i]
 
 
 @inline
