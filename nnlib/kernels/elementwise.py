@@ -1,4 +1,4 @@
-"""Passes over memory: rectifier, dropout, sums over rows, and the optimiser's update.
+"""Passes over memory: rectifier, dropout, sums over rows, the transpose, and the optimiser's update.
 
 Loops count from 0 in slices of a thread's own: an index that might be negative, which to NumPy means from the end, is
 looked at for each number, and one number is then computed at a time instead of a vector.
@@ -15,6 +15,7 @@ from nnlib.functional import relu_backward as plain_relu_backward
 from nnlib.functional import relu_forward as plain_relu_forward
 from nnlib.functional import sum_of_squares as plain_sum_of_squares
 from nnlib.functional.checks import Array, probability_to_drop, same_shape
+from nnlib.kernels import tile
 from nnlib.kernels.arrays import packed, rows, twin
 from nnlib.kernels.pcg64 import number, take, words
 from nnlib.kernels.product import lanes, part
@@ -172,6 +173,23 @@ def add_rows(y, sums, threads):
             for j in range(columns):
                 total[j] += some[j]
         sums[thread] = total
+
+
+@kernel
+def transpose(x, y, threads):
+    """y (N, M) = the transpose of x (M, N), in square blocks of as many numbers a side as a vector holds."""
+    (rows, columns), lane = x.shape, lanes(x)
+    source, target = x.reshape(-1), y.reshape(-1)
+    for thread in prange(threads):
+        first, last = part(rows, lane, thread, threads)
+        for r in range(first, last, lane):
+            for c in range(0, columns, lane):
+                if r + lane <= last and c + lane <= columns:
+                    tile.transpose_vectors(source, r * columns + c, target, c * rows + r, columns, rows)
+                else:
+                    for i in range(r, min(r + lane, last)):
+                        for j in range(c, min(c + lane, columns)):
+                            y[j, i] = x[i, j]
 
 
 @kernel

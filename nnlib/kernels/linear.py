@@ -6,9 +6,9 @@ from nnlib.functional.checks import Array, same_shape
 from nnlib.functional.linear import check_operands
 from nnlib.kernels.arrays import no_matrix, no_vector, packed, rows, twin
 from nnlib.kernels.convolution import in_order, places
-from nnlib.kernels.elementwise import column_sums
+from nnlib.kernels.elementwise import column_sums, transpose
 from nnlib.kernels.product import product, transposed_product
-from nnlib.kernels.runtime import threads, threads_for_product
+from nnlib.kernels.runtime import threads, threads_for, threads_for_product
 from nnlib.memory import empty
 
 
@@ -60,9 +60,16 @@ def weight_gradient(dy: Array, x: Array, shape: tuple[int, ...]) -> Array:
 
 
 def input_gradient(dy: Array, w: Array, shape: tuple[int, ...], residual: Array | None = None) -> Array:
-    """Return dx = dy w^T of the given shape, plus ``residual``."""
-    others = None if residual is None else residual.reshape(len(dy), -1)
-    return affine(dy, w, transposed=True, residual=others).reshape(shape)
+    """Return dx = dy w^T of the given shape, plus ``residual``.
+
+    It is computed as the transpose of w dy^T: the weights' rows are read where they stand, and what is copied into
+    panels is the smaller matrix.
+    """
+    turned = affine(w, dy, transposed=True)
+    dx = empty(turned.shape[::-1], dy.dtype)
+    transpose(turned, dx, threads_for(dx.size))
+    dx = dx.reshape(shape)
+    return dx if residual is None else dx + residual
 
 
 def _rows(count: int, length: int) -> Array:
