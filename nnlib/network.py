@@ -3,7 +3,7 @@
 import copy
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from os import PathLike
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -12,7 +12,19 @@ import numpy as np
 
 from nnlib import checkpoint, kernels, memory
 from nnlib.functional.checks import Array, same_branches
-from nnlib.layers import Context, Conv2d, Generator, Gradients, Layer, Normalize, build, describe, join
+from nnlib.layers import (
+    Context,
+    Conv2d,
+    Generator,
+    GlobalAvgPool2d,
+    Gradients,
+    Layer,
+    MaxPool2d,
+    Normalize,
+    build,
+    describe,
+    join,
+)
 
 # Inputs at a time in test mode: a matrix is read once for all of them; what convolutions make of them should stay in
 # the last cache.
@@ -48,9 +60,7 @@ class Sequential(Layer):
         return (dx if input_grad else None), gradients
 
     def infer(self, x: Array) -> Array:
-        for _, stage in self.stages:
-            x = stage.infer(x)
-        return x
+        return infer(self.stages, x)
 
     def children(self) -> dict[str, Layer]:
         return self.layers
@@ -181,7 +191,10 @@ class Network:
         self.layers = layers
         self.input_shape = tuple(input_shape)
         self.metadata: dict[str, str] = {}
-        self._convolves = any(isinstance(layer, Conv2d) for _, layer in layers.named_layers())
+        # The stages up to the last one that looks at images, and those behind it.
+        images = [i for i, (_, stage) in enumerate(layers.stages) if holds(stage, Conv2d, MaxPool2d, GlobalAvgPool2d)]
+        middle = images[-1] + 1 if images else 0
+        self._stages = layers.stages[:middle], layers.stages[middle:]
         self._pack()
 
     def _pack(self) -> None:
@@ -229,9 +242,13 @@ class Network:
 
     def _infer(self, x: Array) -> Array:
         """Return the logits in test mode, computed for some of the inputs at a time."""
-        size = EVALUATION_IMAGES if self._convolves else EVALUATION_BATCH
-        parts = [self.layers.infer(x[i : i + size]) for i in range(0, max(len(x), 1), size)]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        front, back = self._stages
+
+        def infer_batch(some: Array) -> Array:
+            features = in_parts(lambda few: infer(front, few), some, EVALUATION_IMAGES) if front else some
+            return infer(back, features)
+
+        return in_parts(infer_batch, x, EVALUATION_BATCH)
 
     def backpropagate(
         self,
@@ -396,6 +413,27 @@ def stages(layers: dict[str, Layer]) -> list[tuple[str, Any]]:
     from nnlib.chain import chains  # numba takes a moment to import: not before there is a network
 
     return chains(layers)
+
+
+def infer(stages: list[tuple[str, Any]], x: Array) -> Array:
+    """Return what stages make of x in test mode, one after the other."""
+    for _, stage in stages:
+        x = stage.infer(x)
+    return x
+
+
+def in_parts(function: Callable[[Array], Array], x: Array, size: int) -> Array:
+    """Return what a function makes of the rows of x, given ``size`` of them at a time."""
+    parts = [function(x[i : i + size]) for i in range(0, max(len(x), 1), size)]
+    if len(parts) == 1:
+        return parts[0]
+    shape = (sum(map(len, parts)), *parts[0].shape[1:])
+    return np.concatenate(parts, out=memory.empty(shape, parts[0].dtype))
+
+
+def holds(stage: Any, *kinds: type[Layer]) -> bool:
+    """Tell whether a layer or chain is or has inside it a layer of one of these kinds."""
+    return any(isinstance(inner, kinds) for _, inner in stage.named_layers())
 
 
 def learns(stage: Any) -> bool:

@@ -10,7 +10,7 @@ import nnlib
 from nnlib import checkpoint, initialization, models
 from nnlib.functional import softmax_cross_entropy
 from nnlib.gradcheck import check
-from nnlib.layers import Dropout, Linear, Normalize, ReLU, Standardize
+from nnlib.layers import Conv2d, Dropout, Layer, Linear, MaxPool2d, Normalize, ReLU, Standardize
 from nnlib.network import Network, Residual, Sequential
 
 WHOLE_NETWORK = 1e-6  # the coursework's limit
@@ -130,6 +130,31 @@ def test_prediction_in_parts_equals_prediction_at_once():
     np.testing.assert_allclose(network.predict_proba(x)[::7], network.predict_proba(x[::7]), rtol=1e-5)
     assert (network.predict(x) == network.predict_proba(x).argmax(axis=1)).all()
     np.testing.assert_allclose(network.predict_proba(x).sum(axis=1), 1, rtol=1e-5)
+
+
+class Counter(Layer):
+    """Hands on its input and notes how many there are."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def infer(self, x):
+        self.seen.append(len(x))
+        return x
+
+
+def test_images_pass_convolutions_in_small_parts_and_linear_layers_in_large_ones():
+    rng = np.random.default_rng(0)
+    images, features = Counter(), Counter()
+    layers = {"images": images, "conv": Conv2d(rng.normal(size=(3, 3, 1, 2)), padding=1), "pool": MaxPool2d(2)}
+    layers |= {"features": features, "fc": Linear(rng.normal(size=(8, 3)))}
+    network = Network(Sequential(layers), (4, 4, 1))
+    x = rng.integers(0, 256, size=(510, 4, 4, 1), dtype=np.uint8)
+    logits = network.forward(x)
+    assert max(images.seen) == 64
+    assert features.seen == [500, 10]
+    np.testing.assert_allclose(logits, network.layers.infer(x), rtol=1e-10)
 
 
 def test_summary_counts_parameters_and_operations():
