@@ -42,6 +42,16 @@ def test_linear_equals_loops_and_numerical_gradients(n, shape, m, seed):
     ) < 1e-8  # products that nearly cancel lose digits; the stated case below is held to the coursework's limit
 
 
+@pytest.mark.parametrize("library", [functional, kernels])
+def test_no_samples_pass_a_linear_layer(library):
+    x, w, b = np.ones((0, 2, 3)), np.ones((6, 4)), np.ones(4)
+    y = library.linear_forward(x, w, b)
+    dx, dw, db = library.linear_backward(y, x, w)
+    assert (y.shape, dx.shape) == ((0, 4), (0, 2, 3))
+    assert not dw.any()
+    assert not db.any()
+
+
 def test_gradients_keep_the_limits_of_the_coursework():
     rng = np.random.default_rng(7)
     x, w, b, dy = rng.normal(size=(4, 5)), rng.normal(size=(5, 3)), rng.normal(size=3), rng.normal(size=(4, 3))

@@ -12,7 +12,7 @@ def linear_forward(x: Array, w: Array, b: Array) -> Array:
     Raises ValueError when the shapes do not fit. Source: Goodfellow et al. 2016, section 6.1.
     """
     check_operands(x, w, b)
-    return x.reshape(len(x), -1) @ w + b
+    return x.reshape(len(x), len(w)) @ w + b
 
 
 def linear_backward(
@@ -26,7 +26,7 @@ def linear_backward(
     """
     check_operands(x, w)
     same_shape("linear: dy", dy, (len(x), w.shape[1]))
-    flat = x.reshape(len(x), -1)
+    flat = x.reshape(len(x), len(w))
     dx = (dy @ w.T).reshape(x.shape) if input_grad else None
     return dx, flat.T @ dy, dy.sum(axis=0)
 
