@@ -51,7 +51,8 @@ def empty(shape: tuple[int, ...], dtype: Any) -> Array:
     if size < SMALL:
         return np.empty(shape, dtype)
     memory = np.empty(size + LINE, dtype=np.uint8)
-    return np.ndarray(shape, dtype, memory, -memory.ctypes.data % LINE)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory.data))  # memory.ctypes.data takes three times as long
+    return np.ndarray(shape, dtype, memory, -address % LINE)
 
 
 def zeros_like(array: Array) -> Array:

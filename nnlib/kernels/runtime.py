@@ -12,7 +12,7 @@ from typing import Any
 import numba
 from numba.core import event
 from numba.core.caching import FunctionCache
-from numba.np.ufunc.parallel import _launch_threads
+from numba.np.ufunc import parallel as pool
 
 # One kernel at a time: each uses every thread there is, and numba's own thread pool, the one that is always at hand,
 # ends the process when it is entered twice.
@@ -88,7 +88,8 @@ def _dispatcher(function: Callable[..., Any], parallel: bool) -> Any:
 
 def threads() -> int:
     """Return how many threads a kernel may use (NUMBA_NUM_THREADS, else the processors)."""
-    return int(numba.get_num_threads())
+    # numba.get_num_threads first takes two locks, in case the threads have not been started: they have.
+    return int(pool._get_num_threads())  # type: ignore[attr-defined]  # made when they start
 
 
 def threads_for(numbers: int) -> int:
@@ -134,7 +135,7 @@ def _start_threads() -> None:
     if not chosen:
         os.environ["GOMP_SPINCOUNT"] = "10000"
     try:
-        _launch_threads()
+        pool._launch_threads()
     finally:
         if not chosen:
             del os.environ["GOMP_SPINCOUNT"]
