@@ -7,7 +7,7 @@ from typing import Any
 Row = Mapping[str, Any]
 
 NAMES = {"train": "training", "infer": "inference"}
-BUSY = 0.6  # processes at work before a run: from here on it was disturbed, PyTorch's threads most of all
+BUSY = 0.6  # processes at work in the minute before a run: it may have been disturbed, PyTorch's threads most of all
 WIDTHS = (13, 27)  # of the first two columns
 
 
@@ -75,7 +75,7 @@ def machine_line(run: Row) -> str:
     machine, versions = run["machine"], ", ".join(f"{name} {version}" for name, version in run["versions"].items())
     compiled = machine.get("kernels")
     kernels = f"{8 * compiled['vector_bytes']}-bit vectors" if compiled else "no compiled kernels"
-    busy = f"; other programs were at work (load {run['load']:.1f})" if run["load"] > BUSY else ""
+    busy = f"; load {run['load']:.1f} in the minute before" if run["load"] > BUSY else ""
     return (
         f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads a side, {kernels}, "
         f"sgemm {run['peak_gflops']:.0f} GFLOP/s, copy {run['copy_gbs']:.1f} GB/s; {versions}{busy}"
