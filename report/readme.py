@@ -1,6 +1,7 @@
 """The tables in the README: results, from the full profile's records, and speed, from the runs of `nnlib bench`."""
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -113,4 +114,7 @@ def _run(run: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    update(Path("README.md"))
+    try:
+        update(Path("README.md"))
+    except (OSError, ValueError) as error:
+        sys.exit(f"readme: {error}")

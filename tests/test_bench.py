@@ -2,6 +2,7 @@
 
 import copy
 import json
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -316,6 +317,20 @@ def test_the_readme_is_rewritten_between_its_marks(tmp_path, monkeypatch):
     readme.update(path)
     assert "| `fc` | training, 100 | 10.0 |" in path.read_text()
     assert "Of 1 runs" not in path.read_text()
+
+
+def test_runs_that_cannot_be_read_leave_the_readme_as_it_is(tmp_path):
+    path = tmp_path / "README.md"
+    path.write_text("<!-- bench -->\nold\n<!-- /bench -->\n")
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "bench.json").write_text("broken")
+    ended = subprocess.run(
+        [sys.executable, "-m", "nnlib_report.readme"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert "report/bench.json: expected runs of nnlib bench, got a file that is no JSON" in line
+    assert path.read_text() == "<!-- bench -->\nold\n<!-- /bench -->\n"
 
 
 def test_the_readme_s_table_is_the_stored_runs():
